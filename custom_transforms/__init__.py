@@ -1,0 +1,26 @@
+"""chisep: susceptibility source separation as a MONAI bundle.
+
+The map of the package:
+
+    keys.py        names of dictionary keys and image channels
+    physics/       units, dipole convolution, source model, closed and analytic forms (imports torch only)
+    phantom/       random shapes, anatomical brain, acquisition, and the datasets made of them
+    relaxometry.py R2*, R2 and field fits of multi-echo data
+    transforms/    MONAI transforms: mask, field and R2' units, geometry, zero reference, simulation
+    networks/      learned methods: ChiSepNet, UnrolledChiSepNet
+    classical/     conventional methods
+    inferers.py    GeometryInferer: the geometry from the affine to the network
+    losses.py      training losses
+    metrics.py     error measures
+    handlers.py    Ignite handlers
+    data.py        data lists
+    weights.py     weights files
+    overrides.py   refuses misspelt options of the configs
+    reconstruct.py, simulate.py, demo.py, checks.py, report/, cli.py    the command `chisep`
+
+Every method, learned or conventional, is a module with the same call:
+
+    method(image, voxel_size_mm, b0_direction, relaxivity_weights) -> chi
+
+with image (B, 3, X, Y, Z): local field, R2'/Dr (ppm) and mask; chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0 (ppm).
+"""
