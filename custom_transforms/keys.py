@@ -1,0 +1,57 @@
+"""Names of the dictionary keys and image channels, in one place.
+
+Every map is a tensor with a leading channel axis, (1, X, Y, Z), or (B, 1, X, Y, Z) once batched.
+"""
+
+from enum import IntEnum
+
+from torch import Tensor
+
+# Measured maps
+LOCAL_FIELD = "local_field"  # ppm of B0
+R2PRIME = "r2prime"  # 1/s, or ppm once divided by the relaxivity
+R2STAR = "r2star"  # 1/s
+R2 = "r2"  # 1/s
+MASK = "mask"  # 1 in the brain, 0 outside
+
+# Susceptibility, ppm; the two sources are magnitudes (>= 0), the total is their difference
+CHI_PARA = "chi_para"
+CHI_DIA = "chi_dia"
+CHI_TOTAL = "chi_total"
+
+# Simulation
+PROTON_DENSITY = "m0"  # signal at echo time 0, white matter = 1
+REGIONS = "regions"  # integer labels
+MAGNITUDE = "magnitude"  # one channel an echo
+PHASE = "phase"  # rad, one channel an echo
+
+# Network input and output
+IMAGE = "image"  # (B, 3, X, Y, Z): see Channel
+LABEL = "label"  # (B, 2, X, Y, Z): see Source
+PRED = "pred"  # (B, 2, X, Y, Z): see Source
+
+# Geometry, the arguments of every method
+VOXEL_SIZE_MM = "voxel_size_mm"  # (B, 3)
+B0_DIRECTION = "b0_direction"  # (B, 3), unit vectors in voxel axes
+RELAXIVITY_WEIGHTS = "relaxivity_weights"  # (B, 2): [Dr_para, Dr_dia] / Dr, with R2' / Dr in the image
+GEOMETRY = (VOXEL_SIZE_MM, B0_DIRECTION, RELAXIVITY_WEIGHTS)
+
+
+class Channel(IntEnum):
+    """Channels of the network's input image."""
+
+    LOCAL_FIELD = 0
+    R2PRIME = 1
+    MASK = 2
+
+
+class Source(IntEnum):
+    """Channels of the network's output."""
+
+    PARA = 0
+    DIA = 1
+
+
+def split_image(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the network's input (B, 3, X, Y, Z) into local field, R2'/Dr and mask, each (B, 1, X, Y, Z)."""
+    return image[:, 0:1], image[:, 1:2], image[:, 2:3]
