@@ -1,0 +1,97 @@
+"""Training batches simulated on the fly: a phantom, its acquisition, and the network's input and label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from ignite import distributed as idist
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from custom_transforms import keys
+from custom_transforms.phantom.acquisition import Acquisition, AnalyticNoise
+from custom_transforms.phantom.random_draws import Draws
+from custom_transforms.physics import r2prime_per_s_to_ppm, relaxivity_at
+
+Phantom = Callable[[int, torch.Generator], dict[str, Tensor]]
+
+
+class SimulatedBatches(IterableDataset):
+    """Batches of simulated measurements, each a function of (seed, rank, epoch, index) alone.
+
+    Use it in a DataLoader with ``batch_size=None`` and no workers: it computes whole batches on the phantom's device.
+
+    Args:
+        phantom: (batch, generator) to tissue maps, such as :class:`RandomShapes`.
+        batch_size: volumes in a batch.
+        length: batches in an epoch.
+        seed: a training and a validation set need different ones.
+        snr: range of the signal-to-noise ratio, log-uniform.
+        relaxivity_split: largest relative deviation of the two relaxivities from their mean.
+        device: where the phantom computes.
+    """
+
+    def __init__(
+        self,
+        *,
+        phantom: Phantom,
+        batch_size: int,
+        length: int,
+        seed: int,
+        snr: tuple[float, float] = (50.0, 300.0),
+        relaxivity_split: float = 0.2,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.phantom = phantom
+        self.batch_size = batch_size
+        self.length = length
+        self.seed = seed
+        self.snr = snr
+        self.relaxivity_split = relaxivity_split
+        self.device = torch.device(device)
+        self.epoch = 0
+        self._acquisition = Acquisition()
+        self._noise = AnalyticNoise()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches the next iteration gives, so that a resumed run goes on where it stopped."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Give the number of batches in an epoch."""
+        return self.length
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Make the batches of the current epoch."""
+        for index in range(self.length):
+            words = np.random.SeedSequence([self.seed, idist.get_rank(), self.epoch, index])
+            seed = int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            yield self.batch(torch.Generator(self.device).manual_seed(seed))
+
+    def batch(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Make one batch.
+
+        Returns:
+            image (B, 3, X, Y, Z) and label (B, 2, X, Y, Z) in ppm, mask (B, 1, X, Y, Z), voxel_size_mm (B, 3),
+            b0_direction (B, 3) and relaxivity_weights (B, 2).
+        """
+        draws = Draws(self.batch_size, generator, self.device)
+        tissue = self.phantom(self.batch_size, generator)
+        tissue[keys.RELAXIVITY_WEIGHTS] = self._relaxivity_weights(draws)
+        exact = self._acquisition.exact(tissue)
+        maps = self._noise(exact, snr=draws.log_uniform(*self.snr), generator=generator)
+        r2prime = r2prime_per_s_to_ppm(maps[keys.R2PRIME], relaxivity_at(3.0))
+        return {
+            keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], r2prime, maps[keys.MASK]], dim=1),
+            keys.LABEL: torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=1),
+            keys.MASK: maps[keys.MASK],
+            **{name: tissue[name].cpu() for name in keys.GEOMETRY},
+        }
+
+    def _relaxivity_weights(self, draws: Draws) -> Tensor:
+        """Half of the volumes have a single Dr."""
+        split = draws.uniform(-self.relaxivity_split, self.relaxivity_split)
+        split = torch.where(draws.uniform(0.0, 1.0) < 0.5, 0.0, split)
+        return torch.stack([1 + split, 1 - split], dim=1)
