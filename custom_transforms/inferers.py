@@ -1,0 +1,149 @@
+"""The inferer of the bundle: it gives every method the geometry of its image, in one canonical orientation."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
+from nibabel.orientations import io_orientation
+from torch import Tensor
+
+from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
+
+Geometry = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def canonical_order(affine: Tensor) -> tuple[list[int], list[int]]:
+    """Order the voxel axes of an affine (4, 4) so that they run as closely as possible along RAS+.
+
+    Returns:
+        For each of right, anterior and superior: the voxel axis that becomes it, and +1, or -1 if it is flipped.
+    """
+    orientation = io_orientation(affine.cpu().numpy())
+    axes = [int(axis) for axis in orientation[:, 0].argsort()]
+    return axes, [int(orientation[axis, 1]) for axis in axes]
+
+
+def _affines(inputs: Tensor) -> Tensor | None:
+    """Give the affine of each image of a batch, (B, 4, 4) on the CPU, or None for a plain tensor."""
+    if not isinstance(inputs, MetaTensor):
+        return None
+    affine = torch.as_tensor(inputs.affine).cpu()
+    if affine.ndim == 2:
+        return affine.expand(len(inputs), 4, 4)
+    if len(affine) != len(inputs):
+        raise ValueError(f"expected one affine for each of {len(inputs)} images, got {len(affine)}; pass whole volumes")
+    return affine
+
+
+class GeometryInferer(Inferer):
+    """Call ``network(image, voxel_size_mm, b0_direction, relaxivity_weights)`` with the geometry of the image.
+
+    Voxel size and direction come from the call, else from the constructor, else from the affine of the MetaTensor;
+    without any of them the method gets None (1 mm, B0 along +z) and a warning is given once.
+
+    An image with an affine is permuted and flipped to the closest RAS+ orientation, its geometry with it, and the
+    result is brought back, so that the storage order of a head cannot change its maps. Images of a batch whose
+    orientations differ run one by one.
+
+    Args:
+        b0_direction: (3,) in voxel axes of the image as stored; scaled to length 1.
+        relaxivity_weights: (2,) = [Dr_para, Dr_dia] / Dr, with R2' / Dr in the image.
+        canonical: bring images to RAS+ before the network.
+    """
+
+    def __init__(
+        self,
+        *,
+        b0_direction: Sequence[float] | None = None,
+        relaxivity_weights: Sequence[float] | None = None,
+        canonical: bool = True,
+    ) -> None:
+        self.b0_direction = None if b0_direction is None else unit_vector(b0_direction)
+        self.relaxivity_weights = None if relaxivity_weights is None else torch.tensor(relaxivity_weights).float()
+        self.canonical = canonical
+        self._warned = False
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxel_size_mm: Tensor | None = None,
+        b0_direction: Tensor | None = None,
+        relaxivity_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Separate the sources of a batch.
+
+        Args:
+            inputs: (B, C, X, Y, Z); the channels of :class:`custom_transforms.keys.Channel`, ppm.
+            network: the method.
+            voxel_size_mm: (B, 3) in mm.
+            b0_direction: (B, 3) unit vectors in voxel axes of the images as stored.
+            relaxivity_weights: (B, 2).
+
+        Returns:
+            chi_para and chi_dia in ppm, (B, 2, X, Y, Z) float32; a MetaTensor with the input's metadata if that is one.
+        """
+        affines = _affines(inputs)
+        image = convert_to_tensor(inputs, track_meta=False, dtype=torch.float32)
+        geometry = self._geometry(image, affines, (voxel_size_mm, b0_direction, relaxivity_weights))
+        if affines is None or not self.canonical:
+            chi = network(image, *geometry)
+        else:
+            chi = _run_canonical(image, network, geometry, [canonical_order(affine) for affine in affines])
+        chi = convert_to_tensor(chi, track_meta=False, dtype=torch.float32)
+        return MetaTensor(chi).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else chi
+
+    def _geometry(self, image: Tensor, affines: Tensor | None, given: Geometry) -> Geometry:
+        """Fill in what the call did not give, and bring it to the image: (B, 3), (B, 3) and (B, 2)."""
+        voxel_size_mm, b0_direction, weights = given
+        if b0_direction is None and self.b0_direction is not None:
+            b0_direction = self.b0_direction.expand(len(image), 3)
+        if weights is None and self.relaxivity_weights is not None:
+            weights = self.relaxivity_weights.expand(len(image), 2)
+        if affines is None:
+            self._warn_without_geometry(voxel_size_mm, b0_direction)
+        else:
+            if voxel_size_mm is None:
+                voxel_size_mm = torch.stack([voxel_size_from_affine(affine) for affine in affines])
+            if b0_direction is None:
+                b0_direction = torch.stack([b0_direction_from_affine(affine) for affine in affines])
+        voxel_size_mm, b0_direction, weights = (
+            None if v is None else convert_to_tensor(v, track_meta=False, dtype=torch.float32, device=image.device)
+            for v in (voxel_size_mm, b0_direction, weights)
+        )
+        return voxel_size_mm, b0_direction, weights
+
+    def _warn_without_geometry(self, voxel_size_mm: Tensor | None, b0_direction: Tensor | None) -> None:
+        missing = {"voxel size (1 mm is assumed)": voxel_size_mm, "B0 direction (+z is assumed)": b0_direction}
+        names = " and ".join(name for name, value in missing.items() if value is None)
+        if names and not self._warned:
+            self._warned = True
+            warnings.warn(f"no {names}: give it to the inferer, or an image with an affine", UserWarning, stacklevel=3)
+
+
+def _run_canonical(
+    image: Tensor, network: Callable[..., Tensor], geometry: Geometry, orders: list[tuple[list[int], list[int]]]
+) -> Tensor:
+    if all(order == orders[0] for order in orders):
+        return _run_ordered(image, network, geometry, *orders[0])
+    results = []
+    for i, order in enumerate(orders):
+        voxel_size_mm, b0_direction, weights = (None if v is None else v[i : i + 1] for v in geometry)
+        results.append(_run_ordered(image[i : i + 1], network, (voxel_size_mm, b0_direction, weights), *order))
+    return torch.cat(results)
+
+
+def _run_ordered(
+    image: Tensor, network: Callable[..., Tensor], geometry: Geometry, axes: list[int], signs: list[int]
+) -> Tensor:
+    """Run the network on the voxel axes in the order ``axes``, flipped where the sign is -1; bring the result back."""
+    voxel_size_mm, b0_direction, weights = geometry
+    assert voxel_size_mm is not None and b0_direction is not None  # an image with an order has an affine
+    flips = [i + 2 for i, sign in enumerate(signs) if sign < 0]
+    ordered = image.permute(0, 1, *(axis + 2 for axis in axes)).flip(flips)
+    b0_ordered = b0_direction[:, axes] * torch.tensor(signs).to(b0_direction)
+    chi = network(ordered, voxel_size_mm[:, axes], b0_ordered, weights)
+    return chi.flip(flips).permute(0, 1, *(axes.index(axis) + 2 for axis in range(3)))

@@ -1,0 +1,44 @@
+"""MONAI transforms, in array form and, with a trailing d, in dictionary form.
+
+mask         binarise a mask, apply it
+field        local field to ppm of B0, scaling by constants
+relaxometry  R2' = max(R2* - R2, 0), and R2' to ppm
+geometry     voxel size and B0 direction from the affine
+sources      the pair of maps: total, sign convention of other tools, parts of a prediction
+reference    the zero of the total susceptibility
+simulation   the local field of two source maps
+"""
+
+from .field import LocalFieldToPpm, LocalFieldToPpmd, Normalise, Normalised
+from .geometry import Geometryd, b0_direction_from_affine, voxel_size_from_affine
+from .mask import ApplyMask, ApplyMaskd, Mask, Maskd
+from .reference import ReferenceSources, ReferenceSourcesd
+from .relaxometry import R2Prime, R2Primed, ScaleR2Prime, ScaleR2Primed
+from .simulation import SimulateLocalField, SimulateLocalFieldd
+from .sources import SignedDiamagnetic, SignedDiamagneticd, SplitSourcesd, TotalSusceptibilityd
+
+__all__ = [
+    "ApplyMask",
+    "ApplyMaskd",
+    "Geometryd",
+    "LocalFieldToPpm",
+    "LocalFieldToPpmd",
+    "Mask",
+    "Maskd",
+    "Normalise",
+    "Normalised",
+    "R2Prime",
+    "R2Primed",
+    "ReferenceSources",
+    "ReferenceSourcesd",
+    "ScaleR2Prime",
+    "ScaleR2Primed",
+    "SignedDiamagnetic",
+    "SignedDiamagneticd",
+    "SimulateLocalField",
+    "SimulateLocalFieldd",
+    "SplitSourcesd",
+    "TotalSusceptibilityd",
+    "b0_direction_from_affine",
+    "voxel_size_from_affine",
+]
