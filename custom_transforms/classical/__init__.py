@@ -1,0 +1,5 @@
+"""Conventional methods, as modules with the same call as the networks."""
+
+from .closed_form import ClosedFormSeparation, TikhonovSusceptibility
+
+__all__ = ["ClosedFormSeparation", "TikhonovSusceptibility"]
