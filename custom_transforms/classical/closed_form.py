@@ -2,7 +2,8 @@ r"""The closed form: Tikhonov dipole inversion, then two sources by algebra. The
 
     q = F^-1 [D / (D^2 + lambda)] F f,    chi_para = (R + w_dia q) / (w_para + w_dia),    chi_dia likewise
 
-As D(0) = 0 the field says nothing about the mean of q; it is taken as zero over the mask.
+As D(0) = 0 the field says nothing about the mean of q: a QSM map gets zero mean in the mask, and the pair the offset
+that makes it least negative (:mod:`custom_transforms.physics.zero`), which is much the better one.
 """
 
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from custom_transforms.keys import split_image
 from custom_transforms.physics.closed_form import tikhonov_inversion
 from custom_transforms.physics.source_model import separate_sources
+from custom_transforms.physics.zero import feasible_offset
 
 
 class TikhonovSusceptibility(nn.Module):
@@ -52,4 +54,5 @@ class ClosedFormSeparation(nn.Module):
         """Separate the sources; arguments and result as for every method (ppm, (B, 3, ...) to (B, 2, ...))."""
         q = self.susceptibility(image, voxel_size_mm, b0_direction)
         _, r2prime, mask = split_image(image.float())
+        q = q + feasible_offset(q, r2prime, mask, relaxivity_weights)
         return mask * separate_sources(q, r2prime, relaxivity_weights).clamp(min=0.0)

@@ -1,6 +1,7 @@
 r"""Unrolled chi-sepnet: proximal steps of the physics, each followed by a learned prior.
 
     (q, R)   <- prox_i(q, R)              decoupled data term, one dipole operator on q; lambda_i and mu_i are learned
+    q        <- q + c                     the offset that the field leaves free, from chi_para, chi_dia >= 0
     chi      <- (R, q) to (chi_para, chi_dia)
     chi      <- m (chi + g_i P_i(chi, field, R2'/Dr, m))      g_i is learned and starts small
 
@@ -21,6 +22,7 @@ from custom_transforms.keys import split_image
 from custom_transforms.networks.backbone import Backbone, pad_to_multiple
 from custom_transforms.physics.dipole import DipoleConvolution, default_geometry, kernel_for
 from custom_transforms.physics.source_model import combine_sources, proximal_step, separate_sources
+from custom_transforms.physics.zero import feasible_offset
 
 
 class UnrolledChiSepNet(nn.Module):
@@ -92,6 +94,7 @@ class UnrolledChiSepNet(nn.Module):
             regularisation = self.log_regularisation[i].exp()
             step = self.logit_r2prime_step[i].sigmoid()
             q, r2prime = proximal_step(q, r2prime, measured, kernel, grid, regularisation, step)
+            q = q + mask * feasible_offset(q, r2prime, mask, relaxivity_weights)
             chi = separate_sources(q, r2prime, relaxivity_weights)
             features = torch.cat([chi, measured], dim=1) / scale
             chi = mask * (chi + self.prior_gain[i] * scale[:2] * prior(features))

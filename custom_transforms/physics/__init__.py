@@ -21,6 +21,7 @@ from .units import (
     relaxivity_at,
     relaxivity_weights,
 )
+from .zero import feasible_offset
 
 __all__ = [
     "GAMMA_BAR_MHZ_PER_TESLA",
@@ -32,6 +33,7 @@ __all__ = [
     "cylinder_field",
     "default_geometry",
     "dipole_kernel",
+    "feasible_offset",
     "field_hz_to_ppm",
     "field_ppm_to_hz",
     "field_ppm_to_phase_rad",

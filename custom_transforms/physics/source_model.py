@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from .dipole import DipoleConvolution, convolve
 
 
-def _columns(chi: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def weight_columns(like: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Give (w_para, w_dia), (B, 1, 1, 1, 1) each, for relaxivity weights (B, 2) or None for a single Dr."""
     if weights is None:
-        weights = torch.ones(chi.shape[0], 2)
-    w = weights.to(chi)[:, :, None, None, None]
+        weights = torch.ones(like.shape[0], 2)
+    w = weights.to(like)[:, :, None, None, None]
     return w[:, 0:1], w[:, 1:2]
 
 
@@ -39,7 +40,7 @@ def combine_sources(chi_ppm: Tensor, relaxivity_weights: Tensor | None = None) -
     Returns:
         q = chi_para - chi_dia and R = w_para chi_para + w_dia chi_dia, each (B, 1, X, Y, Z) in ppm.
     """
-    w_para, w_dia = _columns(chi_ppm, relaxivity_weights)
+    w_para, w_dia = weight_columns(chi_ppm, relaxivity_weights)
     para, dia = chi_ppm[:, 0:1], chi_ppm[:, 1:2]
     return para - dia, w_para * para + w_dia * dia
 
@@ -55,7 +56,7 @@ def separate_sources(q_ppm: Tensor, r2prime_ppm: Tensor, relaxivity_weights: Ten
     Returns:
         chi_para and chi_dia in ppm, (B, 2, X, Y, Z); negative where the two inputs contradict each other.
     """
-    w_para, w_dia = _columns(q_ppm, relaxivity_weights)
+    w_para, w_dia = weight_columns(q_ppm, relaxivity_weights)
     return torch.cat([r2prime_ppm + w_dia * q_ppm, r2prime_ppm - w_para * q_ppm], dim=1) / (w_para + w_dia)
 
 
@@ -142,7 +143,7 @@ class SourceModel(nn.Module):
         relaxivity_weights: Tensor | None = None,
     ) -> Tensor:
         """Apply Phi' to [field, R2'/Dr(, chi_total)], (B, 2 or 3, X, Y, Z), giving (B, 2, X, Y, Z)."""
-        w_para, w_dia = _columns(measured_ppm, relaxivity_weights)
+        w_para, w_dia = weight_columns(measured_ppm, relaxivity_weights)
         q = self.dipole(measured_ppm[:, 0:1], voxel_size_mm, b0_direction)
         if self.susceptibility_row:
             q = q + measured_ppm[:, 2:3]
