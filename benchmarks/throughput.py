@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import torch
 from monai.bundle import ConfigParser
@@ -49,7 +50,7 @@ def main() -> None:
         loss(network(batch[keys.IMAGE], *(batch[name] for name in keys.GEOMETRY)), batch[keys.LABEL]).backward()
         optimizer.step()
 
-    def timed(function: object) -> float:
+    def timed(function: Callable[[], object]) -> float:
         return median_seconds(function, device, repeats=arguments.repeats)
 
     shapes = timed(lambda: phantom(arguments.batch, generator))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from ignite import distributed as idist
 from ignite.metrics import Metric
 from torch import Tensor
 
@@ -60,7 +61,9 @@ class NRMSE(Metric):
         self._values.append(values if self.source is None else values[:, self.source])
 
     def compute(self) -> float:
-        """Give the mean over all volumes so far."""
+        """Give the mean over all volumes so far, on all ranks in distributed training."""
         if not self._values:
             raise ValueError("NRMSE needs at least one volume before compute()")
-        return float(torch.cat([v.flatten() for v in self._values]).mean())
+        values = torch.cat([v.flatten() for v in self._values])
+        total, count = (idist.all_reduce(float(x)) for x in (values.sum(), len(values)))
+        return float(total) / float(count)

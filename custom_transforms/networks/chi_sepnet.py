@@ -37,6 +37,11 @@ class ChiSepNet(nn.Module):
         mixed_precision: run the backbone in bfloat16.
     """
 
+    input_mean_ppm: Tensor
+    input_std_ppm: Tensor
+    output_mean_ppm: Tensor
+    output_std_ppm: Tensor
+
     def __init__(
         self,
         *,

@@ -43,6 +43,8 @@ class UnrolledChiSepNet(nn.Module):
         checkpointing: recompute the backbone's activations in the backward pass to save memory.
     """
 
+    scale_ppm: Tensor
+
     def __init__(
         self,
         *,

@@ -65,11 +65,13 @@ def gaussian_noise(
         channels: independent maps C.
         shape: spatial shape (X, Y, Z).
         voxel_size_mm: (B, 3).
-        sigma: (B,) SD of the Gaussian filter in units of the mean voxel size.
+        sigma: (B,) SD of the Gaussian filter in units of the mean voxel size; at most a quarter of the volume is used.
 
     Returns:
         (B, C, X, Y, Z).
     """
+    # Waves longer than the volume would leave rounding errors, or nothing, to normalise
+    sigma = sigma.clamp(max=min(shape) / 4)
     smooth = low_pass(draws.normal((channels, *shape)), voxel_size_mm, sigma=sigma)
     sd, mean = torch.std_mean(smooth, dim=(2, 3, 4), keepdim=True)
     return (smooth - mean) / sd

@@ -75,7 +75,8 @@ class RandomShapes:
         texture: float = 0.25,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.shape = tuple(shape)
+        x, y, z = shape
+        self.shape = (x, y, z)
         self.voxel_size_mm = voxel_size_mm
         self.slice_ratio = slice_ratio
         self.tilt_deg = tilt_deg

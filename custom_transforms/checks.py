@@ -1,0 +1,196 @@
+"""Is the input of a reconstruction usable, and is it plausible?
+
+What cannot be used raises :class:`InputError`. What can, but looks wrong (a field in Hz that is said to be in ppm), is
+a finding: a sentence that names the file and the remedy, for the caller to refuse or to let pass.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+
+from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
+from custom_transforms.physics import hz_per_ppm
+from custom_transforms.transforms.base import image_name
+from custom_transforms.transforms.field import FieldUnit, LocalFieldToPpm
+from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
+from custom_transforms.transforms.relaxometry import RateUnit, ScaleR2Prime
+
+FIELD_SD_PPM = (0.0004, 0.3)
+"""Plausible SD of a local field in the brain: 0.01 ppm is usual, 0.3 ppm is that of a field before its background is
+removed."""
+
+R2PRIME_MEDIAN_PER_S = (0.3, 500.0)
+"""Plausible median of R2' in the brain; 3 to 10 1/s are usual at 3 T."""
+
+LONGEST_ECHO_TIME_S = 0.5
+"""Signal is gone by then: a larger number is a time in ms."""
+
+_BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
+_HAS_ORIENTATION = "has_orientation"
+
+
+class InputError(ValueError):
+    """Input that its user can correct; the message names what is wrong and the remedy."""
+
+
+@contextmanager
+def user_input() -> Iterator[None]:
+    """Mark the ValueErrors of settings that a user chose as :class:`InputError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def read_map(key: str, path: str) -> MetaTensor:
+    """Read a NIfTI file of three dimensions.
+
+    Args:
+        key: what the map is, for error messages.
+        path: .nii or .nii.gz.
+
+    Returns:
+        (1, X, Y, Z) float32 with the file's affine and path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is not a readable NIfTI file of three dimensions with real numbers.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{key}: there is no file {path}; check the path")
+    try:
+        image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ImageFileError
+        if image.get_data_dtype().kind not in "iuf":
+            raise InputError(f"{key} ({path}) holds {image.get_data_dtype()} values; store real numbers")
+        values = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{key} ({path}) cannot be read as NIfTI; it is damaged or of another format") from error
+    if values.ndim != 3:
+        raise InputError(f"{key} ({path}) must have three dimensions, got shape {values.shape}; store one volume")
+    has_orientation = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
+    meta = {"filename_or_obj": path, _HAS_ORIENTATION: has_orientation}
+    return MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(image.affine), meta=meta)
+
+
+def check_maps(maps: Mapping[str, MetaTensor]) -> None:
+    """Refuse maps that cannot be reconstructed.
+
+    Args:
+        maps: local_field, r2prime and mask as :func:`read_map` gives them.
+
+    Raises:
+        InputError: grids that differ, a sheared affine, an empty mask, NaN, or a map without content.
+    """
+    field, mask = maps[LOCAL_FIELD], maps[MASK]
+    with user_input():
+        voxel_size_from_affine(field.affine)
+        for key, image in maps.items():
+            check_same_grid(image_name(key, image), image, image_name(LOCAL_FIELD, field), field)
+    _check_finite(MASK, mask, torch.ones_like(mask.as_tensor(), dtype=torch.bool), "store 0 and 1 only")
+    inside = mask.as_tensor() > 0.5
+    if not inside.any():
+        raise InputError(f"{image_name(MASK, mask)} is empty; it must be 1 in the brain and 0 outside")
+    for key in (LOCAL_FIELD, R2PRIME):
+        _check_finite(key, maps[key], inside, "take these voxels out of the mask or fill them")
+        values = maps[key].as_tensor()[inside]
+        if values.min() == values.max():
+            name = image_name(key, maps[key])
+            raise InputError(f"{name} is {float(values[0]):g} everywhere in the mask; give the measured map")
+
+
+def _check_finite(key: str, image: MetaTensor, inside: Tensor, remedy: str) -> None:
+    count = int((~image.as_tensor()[inside].isfinite()).sum())
+    if count:
+        where = "" if key == MASK else " inside the mask"
+        raise InputError(f"{image_name(key, image)} has {count} NaN or infinite values{where}; {remedy}")
+
+
+def implausible(
+    maps: Mapping[str, MetaTensor],
+    *,
+    field_unit: FieldUnit,
+    r2prime_unit: RateUnit,
+    b0_tesla: float,
+    echo_time_s: float | None,
+) -> list[str]:
+    """Look for values that do not fit their unit, and for a mask that is not binary.
+
+    Args:
+        maps: local_field, r2prime and mask, checked by :func:`check_maps`.
+        field_unit: what the unit of the local field is said to be.
+        r2prime_unit: what the unit of R2' is said to be.
+        b0_tesla: main field in T.
+        echo_time_s: echo time in s of a local field in rad.
+
+    Returns:
+        One finding for each map that looks wrong.
+    """
+    mask = maps[MASK].as_tensor()
+    field, r2prime = (maps[key].as_tensor()[mask > 0.5] for key in (LOCAL_FIELD, R2PRIME))
+    with user_input():
+        sd_ppm = float(LocalFieldToPpm(unit=field_unit, b0_tesla=b0_tesla, echo_time_s=echo_time_s)(field).std())
+        median_per_s = float(ScaleR2Prime(relaxivity_per_s_ppm=1.0, unit=r2prime_unit)(r2prime).median())
+    findings = []
+    if echo_time_s is not None and echo_time_s > LONGEST_ECHO_TIME_S:
+        findings.append(f"an echo time of {echo_time_s:g} s looks like ms; give --echo_time_s in seconds")
+    if not FIELD_SD_PPM[0] <= sd_ppm <= FIELD_SD_PPM[1]:
+        remedy = _field_remedy(float(field.std()), field_unit, b0_tesla)
+        name = image_name(LOCAL_FIELD, maps[LOCAL_FIELD])
+        findings.append(f"{name} has an SD of {sd_ppm:.2g} ppm if its unit is {field_unit}; {remedy}")
+    if not R2PRIME_MEDIAN_PER_S[0] <= median_per_s <= R2PRIME_MEDIAN_PER_S[1]:
+        remedy = _r2prime_remedy(median_per_s, r2prime_unit)
+        name = image_name(R2PRIME, maps[R2PRIME])
+        findings.append(f"{name} has a median of {median_per_s:.2g} 1/s if its unit is {r2prime_unit}; {remedy}")
+    if float(torch.minimum(mask.abs(), (mask - 1).abs()).max()) > _BINARY_TOLERANCE:
+        name = image_name(MASK, maps[MASK])
+        findings.append(f"{name} has values other than 0 and 1; store 1 inside and 0 outside")
+    return findings
+
+
+def _field_remedy(sd: float, unit: FieldUnit, b0_tesla: float) -> str:
+    in_ppm = {"ppm": sd, "hz": sd / hz_per_ppm(b0_tesla)}
+    for other, sd_ppm in in_ppm.items():
+        if other != unit and FIELD_SD_PPM[0] <= sd_ppm <= FIELD_SD_PPM[1]:
+            return f"it looks like {other}: give --field_unit {other}"
+    return "check its unit, and that the background field is removed"
+
+
+def _r2prime_remedy(median_per_s: float, unit: RateUnit) -> str:
+    other, factor = ("per_ms", 1000.0) if unit == "per_s" else ("per_s", 0.001)
+    if R2PRIME_MEDIAN_PER_S[0] <= median_per_s * factor <= R2PRIME_MEDIAN_PER_S[1]:
+        return f"it looks like {other}: give --r2prime_unit {other}"
+    return "check its unit, and that it is R2'"
+
+
+def notes(maps: Mapping[str, MetaTensor], *, b0_is_given: bool) -> list[str]:
+    """Say what a reconstruction will do about harmless oddities of the maps.
+
+    Args:
+        maps: local_field, r2prime and mask, checked by :func:`check_maps`.
+        b0_is_given: the direction of the main field does not come from the affine.
+
+    Returns:
+        One sentence for each.
+    """
+    said = []
+    inside = maps[MASK].as_tensor() > 0.5
+    negative = float((maps[R2PRIME].as_tensor()[inside] < 0).float().mean())
+    if negative > 0:
+        said.append(f"{image_name(R2PRIME, maps[R2PRIME])} is negative in {negative:.1%} of the mask; taken as 0 there")
+    field = maps[LOCAL_FIELD]
+    if not (b0_is_given or field.meta[_HAS_ORIENTATION]):
+        name = image_name(LOCAL_FIELD, field)
+        said.append(f"{name} has no orientation in its header: B0 is along its third axis, or give --b0_direction")
+    return said

@@ -1,0 +1,74 @@
+"""What a result was made from, and by what: the content of reconstruction.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from custom_transforms.bundle_path import bundle_path
+from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
+
+WEIGHTS = "models/model.pt"
+
+
+def file_sha256(path: str | Path) -> str:
+    """Give the SHA-256 of a file in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of this project and of what it computes with."""
+    metadata = json.loads((bundle_path() / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    return {
+        "chisep": str(metadata["version"]),
+        "monai": monai.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def describe_geometry(field: MetaTensor, b0_direction: Sequence[float] | None) -> dict[str, Any]:
+    """Give the geometry that a reconstruction uses.
+
+    Args:
+        field: (1, X, Y, Z) with its affine.
+        b0_direction: (3,) in voxel axes, or None for that of the affine.
+
+    Returns:
+        Shape, voxel size in mm, B0 direction in voxel axes and where it comes from.
+    """
+    direction = b0_direction_from_affine(field.affine) if b0_direction is None else unit_vector(b0_direction)
+    return {
+        "shape": list(field.shape[1:]),
+        "voxel_size_mm": [round(v, 6) for v in voxel_size_from_affine(field.affine).tolist()],
+        "b0_direction_voxel_axes": [round(b, 6) for b in direction.tolist()],
+        "b0_direction_from": "affine" if b0_direction is None else "user",
+    }
+
+
+def describe_files(files: Mapping[str, str]) -> dict[str, Any]:
+    """Give the path, as it was typed, and the SHA-256 of each input file."""
+    return {key: {"path": path, "sha256": file_sha256(path)} for key, path in files.items()}
+
+
+def describe_weights() -> dict[str, str]:
+    """Give the name, in the bundle, and the SHA-256 of the network's weights.
+
+    Raises:
+        FileNotFoundError: the bundle has none.
+    """
+    path = bundle_path() / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"the bundle has no weights at {path}; train them, or install a release that has them")
+    return {"path": WEIGHTS, "sha256": file_sha256(path)}

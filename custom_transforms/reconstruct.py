@@ -1,0 +1,209 @@
+"""`chisep reconstruct`: check the input, run the bundle's inference.json on it, record what was done."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+from custom_transforms import keys
+from custom_transforms.bundle_path import bundle_path
+from custom_transforms.checks import InputError, check_maps, implausible, notes, read_map, user_input
+from custom_transforms.output import staged_folder, write_json
+from custom_transforms.physics import hz_per_ppm, relaxivity_at, relaxivity_weights
+from custom_transforms.provenance import describe_files, describe_geometry, describe_weights, versions
+from custom_transforms.report.figures import save_maps_figure
+from custom_transforms.transforms.field import FieldUnit
+from custom_transforms.transforms.geometry import unit_vector
+from custom_transforms.transforms.reference import Reference
+from custom_transforms.transforms.relaxometry import RateUnit
+
+MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
+RECORD = "reconstruction.json"
+FIGURE = "reconstruction.png"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What inference.json is told, under its own names.
+
+    Args:
+        field_unit: unit of the local field.
+        echo_time_s: echo time in s of a field in rad.
+        r2prime_unit: unit of R2'.
+        b0_tesla: main field in T.
+        relaxivity_para_per_s_ppm: Dr of paramagnetic sources in 1/s/ppm.
+        relaxivity_dia_per_s_ppm: Dr of diamagnetic sources in 1/s/ppm.
+        b0_direction: (3,) in voxel axes of the stored maps, or None for that of the affine.
+        reference: zero of chi_total.
+    """
+
+    field_unit: FieldUnit
+    echo_time_s: float | None
+    r2prime_unit: RateUnit
+    b0_tesla: float
+    relaxivity_para_per_s_ppm: float
+    relaxivity_dia_per_s_ppm: float
+    b0_direction: list[float] | None
+    reference: Reference
+
+
+def run_inference(files: Mapping[str, str], output: Path, settings: Settings, device: torch.device) -> None:
+    """Run the bundle's inference.json on one subject.
+
+    Args:
+        files: paths of local_field, r2prime and mask.
+        output: folder for chi_para, chi_dia and chi_total.
+        settings: entries of inference.json.
+        device: where the network runs.
+    """
+    root = bundle_path()
+    parser = ConfigParser()
+    parser.read_config(root / "configs" / "inference.json")
+    parser.read_meta(root / "configs" / "metadata.json")
+    parser.update(
+        {
+            **asdict(settings),
+            "bundle_root": str(root),
+            "datalist": [dict(files)],
+            "output_dir": str(output),
+            "device": f"$torch.device('{device}')",
+        }
+    )
+    logging.getLogger("monai.data.image_writer").setLevel(logging.WARNING)  # it would name the temporary files
+    for step in ("initialize", "run"):
+        parser.get_parsed_content(step)
+
+
+def _choose_relaxivities(
+    single: float | None, para: float | None, dia: float | None, b0_tesla: float
+) -> tuple[float, float]:
+    """Give Dr of both sources in 1/s/ppm at the field strength."""
+    if (para is None) != (dia is None):
+        raise InputError("--relaxivity_para and --relaxivity_dia belong together; give both, or --relaxivity alone")
+    if single is not None and para is not None:
+        raise InputError("--relaxivity stands for both sources; leave out it, or the two others")
+    default = relaxivity_at(b0_tesla) if single is None else single
+    para, dia = (default, default) if para is None or dia is None else (para, dia)
+    with user_input():
+        relaxivity_weights(para, dia)
+    return para, dia
+
+
+def choose_device(name: str) -> torch.device:
+    """Give the device of a name: auto takes a GPU if there is one.
+
+    Raises:
+        InputError: no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: there is no device {name!r}; give auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: {name} is not available here; give auto or cpu")
+    return device
+
+
+def _read_checked(files: Mapping[str, str], settings: Settings, *, force: bool) -> tuple[MetaTensor, list[str]]:
+    """Check the maps; give the local field, and what to warn of."""
+    maps = {key: read_map(key, path) for key, path in files.items()}
+    check_maps(maps)
+    findings = implausible(
+        maps,
+        field_unit=settings.field_unit,
+        r2prime_unit=settings.r2prime_unit,
+        b0_tesla=settings.b0_tesla,
+        echo_time_s=settings.echo_time_s,
+    )
+    if findings and not force:
+        raise InputError(f"{findings[0]}; or --force to go on as it is")
+    return maps[keys.LOCAL_FIELD], findings + notes(maps, b0_is_given=settings.b0_direction is not None)
+
+
+def _tell(step: str) -> None:
+    """Show progress to somebody who watches."""
+    if sys.stderr.isatty():
+        print(f"chisep: {step} ...", file=sys.stderr)
+
+
+def _draw(folder: Path) -> None:
+    images = {name: nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz") for name in MAPS}
+    maps = {name: image.get_fdata(dtype=np.float32) for name, image in images.items()}
+    save_maps_figure(folder / FIGURE, maps, images[MAPS[0]].affine)
+
+
+def reconstruct(
+    *,
+    local_field: str,
+    field_unit: FieldUnit,
+    r2prime: str,
+    mask: str,
+    output: str,
+    echo_time_s: float | None = None,
+    r2prime_unit: RateUnit = "per_s",
+    b0_direction: tuple[float, float, float] | None = None,
+    relaxivity: float | None = None,
+    relaxivity_para: float | None = None,
+    relaxivity_dia: float | None = None,
+    b0_tesla: float = 3.0,
+    reference: Reference = "none",
+    device: str = "auto",
+    force: bool = False,
+) -> None:
+    """Separate paramagnetic from diamagnetic susceptibility: chi_para, chi_dia and chi_total in ppm.
+
+    Args:
+        local_field: NIfTI of the local field, background removed.
+        field_unit: ppm of B0, hz, or rad (unwrapped phase at echo_time_s); it grows with the field.
+        r2prime: NIfTI of R2' = R2* - R2.
+        mask: NIfTI of the brain mask, 1 inside and 0 outside.
+        output: folder for the maps, reconstruction.json and reconstruction.png; files of these names are replaced.
+        echo_time_s: echo time in seconds, for a field in rad.
+        r2prime_unit: per_s or per_ms.
+        b0_direction: x,y,z along the axes of the stored image; that of the affine if not given.
+        relaxivity: R2' of 1 ppm in 1/s at b0_tesla; 137 at 3 T, scaled with b0_tesla, if not given.
+        relaxivity_para: that of paramagnetic sources alone, with relaxivity_dia.
+        relaxivity_dia: that of diamagnetic sources alone, with relaxivity_para.
+        b0_tesla: field strength in T.
+        reference: zero of chi_total; none, csf (cerebrospinal fluid) or brain (mean of the mask).
+        device: auto, cpu, cuda, cuda:1 and so on.
+        force: go on with values that do not look like their unit, and threshold the mask at 0.5.
+    """
+    start = time.monotonic()
+    with user_input():
+        hz_per_ppm(b0_tesla)
+        direction = None if b0_direction is None else unit_vector(b0_direction).tolist()
+    para, dia = _choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
+    settings = Settings(field_unit, echo_time_s, r2prime_unit, b0_tesla, para, dia, direction, reference)
+    files = {keys.LOCAL_FIELD: local_field, keys.R2PRIME: r2prime, keys.MASK: mask}
+    torch_device = choose_device(device)
+    _tell("checking")
+    field, warnings = _read_checked(files, settings, force=force)
+    for warning in warnings:
+        print(f"chisep: warning: {warning}", file=sys.stderr)
+    record = {
+        "inputs": describe_files(files),
+        "settings": asdict(settings),
+        "geometry": describe_geometry(field, settings.b0_direction),
+        "unit": "ppm; chi_para and chi_dia are magnitudes, chi_total = chi_para - chi_dia",
+        "weights": describe_weights(),
+        "device": str(torch_device),
+        "versions": versions(),
+        "warnings": warnings,
+    }
+    with staged_folder(Path(output)) as stage:
+        _tell("separating")
+        run_inference(files, stage, settings, torch_device)
+        _draw(stage)
+        write_json(stage / RECORD, {**record, "wall_time_s": round(time.monotonic() - start, 1)})
+    print(f"{', '.join(f'{name}.nii.gz' for name in MAPS)}, {RECORD} and {FIGURE} are in {output}")
