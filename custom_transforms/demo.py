@@ -33,7 +33,9 @@ def _read(path: Path) -> Tensor:
     return torch.from_numpy(nib.Nifti1Image.from_filename(path).get_fdata(dtype=np.float32))[None, None]
 
 
-def best_closed_form(image: Tensor, truth: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor) -> tuple[Tensor, float]:
+def best_closed_form(
+    image: Tensor, truth: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor, *, feasible_zero: bool
+) -> tuple[Tensor, float]:
     """Run the closed form with each lambda of the grid and keep the result of least mean NRMSE.
 
     Args:
@@ -41,6 +43,7 @@ def best_closed_form(image: Tensor, truth: Tensor, voxel_size_mm: Tensor, b0_dir
         truth: (1, 2, X, Y, Z) in ppm.
         voxel_size_mm: (1, 3).
         b0_direction: (1, 3), unit vector in voxel axes.
+        feasible_zero: see :class:`custom_transforms.classical.ClosedFormSeparation`.
 
     Returns:
         chi_para and chi_dia in ppm, (1, 2, X, Y, Z), and lambda.
@@ -48,7 +51,8 @@ def best_closed_form(image: Tensor, truth: Tensor, voxel_size_mm: Tensor, b0_dir
     mask = image[:, keys.Channel.MASK : keys.Channel.MASK + 1]
 
     def separate(regularisation: float) -> Tensor:
-        chi: Tensor = ClosedFormSeparation(regularisation=regularisation)(image, voxel_size_mm, b0_direction)
+        method = ClosedFormSeparation(regularisation=regularisation, feasible_zero=feasible_zero)
+        chi: Tensor = method(image, voxel_size_mm, b0_direction)
         return chi
 
     def error(regularisation: float) -> float:
@@ -109,12 +113,18 @@ def _compare(folder: Path, files: Mapping[str, Path], scan: Scan) -> None:
     truth = torch.cat([_read(map_path(folder / "dataset", SUBJECT, name)) for name in SOURCES], dim=1)
     network = torch.cat([_read(folder / "reconstruction" / f"{name}.nii.gz") for name in SOURCES], dim=1)
     geometry = voxel_size_from_affine(affine)[None], b0_direction_from_affine(affine)[None]
-    closed_form, regularisation = best_closed_form(image, truth, *geometry)
-    estimates = {"network": network, f"closed form (λ = {regularisation:g})": closed_form}
+    closed_form, regularisation = best_closed_form(image, truth, *geometry, feasible_zero=True)
+    zero_mean, other = best_closed_form(image, truth, *geometry, feasible_zero=False)
+    estimates = {
+        "network": network,
+        f"closed form (λ = {regularisation:g})": closed_form,
+        f"closed form with zero mean (λ = {other:g})": zero_mean,
+    }
     table = nrmse_table(truth, estimates, mask)
     with staged_folder(folder) as stage:
         (stage / "table.md").write_text(table, encoding="utf-8")
-        maps = {name: dict(zip(SOURCES, chi[0], strict=True)) for name, chi in {"truth": truth, **estimates}.items()}
+        shown = {"truth": truth, "network": network, "closed form": closed_form}
+        maps = {name: dict(zip(SOURCES, chi[0], strict=True)) for name, chi in shown.items()}
         save_comparison_figure(stage / "comparison.png", maps.pop("truth"), maps, affine)
     print(f"{table}\nthe same in {folder / 'table.md'}; figures: {folder / 'comparison.png'} and", end=" ")
     print(folder / "reconstruction" / "reconstruction.png")

@@ -38,10 +38,12 @@ class ClosedFormSeparation(nn.Module):
 
     Args:
         regularisation: lambda > 0 of the dipole inversion, dimensionless.
+        feasible_zero: shift q so that the sources are least negative; else its mean in the mask is zero.
     """
 
-    def __init__(self, *, regularisation: float = 0.03) -> None:
+    def __init__(self, *, regularisation: float = 0.03, feasible_zero: bool = True) -> None:
         super().__init__()
+        self.feasible_zero = feasible_zero
         self.susceptibility = TikhonovSusceptibility(regularisation=regularisation)
 
     def forward(
@@ -54,5 +56,6 @@ class ClosedFormSeparation(nn.Module):
         """Separate the sources; arguments and result as for every method (ppm, (B, 3, ...) to (B, 2, ...))."""
         q = self.susceptibility(image, voxel_size_mm, b0_direction)
         _, r2prime, mask = split_image(image.float())
-        q = q + feasible_offset(q, r2prime, mask, relaxivity_weights)
+        if self.feasible_zero:
+            q = q + feasible_offset(q, r2prime, mask, relaxivity_weights)
         return mask * separate_sources(q, r2prime, relaxivity_weights).clamp(min=0.0)

@@ -1,21 +1,38 @@
-"""Training batches simulated on the fly: a phantom, its acquisition, and the network's input and label."""
+"""Simulated data sets: a phantom, its acquisition, and from them the network's input and label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from ignite import distributed as idist
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from custom_transforms import keys
 from custom_transforms.phantom.acquisition import Acquisition, AnalyticNoise
+from custom_transforms.phantom.brain import AnatomicalBrain
 from custom_transforms.phantom.random_draws import Draws
-from custom_transforms.physics import r2prime_per_s_to_ppm, relaxivity_at
+from custom_transforms.physics import r2prime_per_s_to_ppm, relaxivity_at, relaxivity_weights
 
 Phantom = Callable[[int, torch.Generator], dict[str, Tensor]]
+
+
+def _generator(device: torch.device, *words: int) -> torch.Generator:
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def _network_data(maps: Mapping[str, Tensor], relaxivity_per_s_ppm: float) -> dict[str, Tensor]:
+    """Give image, label, mask and geometry of measured maps; the channel axis is the fourth from the end."""
+    r2prime = r2prime_per_s_to_ppm(maps[keys.R2PRIME], relaxivity_per_s_ppm)
+    return {
+        keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], r2prime, maps[keys.MASK]], dim=-4),
+        keys.LABEL: torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=-4),
+        keys.MASK: maps[keys.MASK],
+        **{name: maps[name].cpu() for name in keys.GEOMETRY},
+    }
 
 
 class SimulatedBatches(IterableDataset):
@@ -66,9 +83,7 @@ class SimulatedBatches(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Make the batches of the current epoch."""
         for index in range(self.length):
-            words = np.random.SeedSequence([self.seed, idist.get_rank(), self.epoch, index])
-            seed = int(words.generate_state(1, np.uint64)[0] >> np.uint64(1))
-            yield self.batch(torch.Generator(self.device).manual_seed(seed))
+            yield self.batch(_generator(self.device, self.seed, idist.get_rank(), self.epoch, index))
 
     def batch(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Make one batch.
@@ -82,16 +97,60 @@ class SimulatedBatches(IterableDataset):
         tissue[keys.RELAXIVITY_WEIGHTS] = self._relaxivity_weights(draws)
         exact = self._acquisition.exact(tissue)
         maps = self._noise(exact, snr=draws.log_uniform(*self.snr), generator=generator)
-        r2prime = r2prime_per_s_to_ppm(maps[keys.R2PRIME], relaxivity_at(3.0))
-        return {
-            keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], r2prime, maps[keys.MASK]], dim=1),
-            keys.LABEL: torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=1),
-            keys.MASK: maps[keys.MASK],
-            **{name: tissue[name].cpu() for name in keys.GEOMETRY},
-        }
+        return _network_data(maps, relaxivity_at(3.0))
 
     def _relaxivity_weights(self, draws: Draws) -> Tensor:
         """Half of the volumes have a single Dr."""
         split = draws.uniform(-self.relaxivity_split, self.relaxivity_split)
         split = torch.where(draws.uniform(0.0, 1.0) < 0.5, 0.0, split)
         return torch.stack([1 + split, 1 - split], dim=1)
+
+
+class SimulatedSubjects(Dataset):
+    """Anatomical heads, each measured by simulated echoes and fitted back: a function of (seed, index) alone.
+
+    Args:
+        brain: makes the heads.
+        length: number of subjects.
+        seed: another seed gives other subjects.
+        snr: signal-to-noise ratio, or None for exact maps.
+        acquisition: how they are measured; the default protocol if None.
+    """
+
+    def __init__(
+        self,
+        *,
+        brain: AnatomicalBrain,
+        length: int,
+        seed: int,
+        snr: float | None = 100.0,
+        acquisition: Acquisition | None = None,
+    ) -> None:
+        self.brain = brain
+        self.length = length
+        self.seed = seed
+        self.snr = snr
+        self.acquisition = acquisition or Acquisition()
+
+    def __len__(self) -> int:
+        """Give the number of subjects."""
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Make a subject.
+
+        Returns:
+            image (3, X, Y, Z) and label (2, X, Y, Z) in ppm, mask (1, X, Y, Z), voxel_size_mm (3,), b0_direction (3,)
+            and relaxivity_weights (2,).
+
+        Raises:
+            IndexError: there is no such subject.
+        """
+        if not 0 <= index < self.length:
+            raise IndexError(f"expected a subject from 0 to {self.length - 1}, got {index}")
+        tissue = self.brain(int(np.random.SeedSequence([self.seed, index]).generate_state(1)[0]))
+        generator = _generator(tissue[keys.MASK].device, self.seed, index)
+        maps = self.acquisition(tissue, snr=self.snr, generator=generator)
+        para, dia = self.acquisition.relaxivity_para_per_s_ppm, self.acquisition.relaxivity_dia_per_s_ppm
+        relaxivity_per_s_ppm, *weights = relaxivity_weights(para, dia)
+        return _network_data({**maps, keys.RELAXIVITY_WEIGHTS: torch.tensor(weights)}, relaxivity_per_s_ppm)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from custom_transforms import keys
-from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.phantom import Acquisition, AnatomicalBrain, RandomShapes, SimulatedBatches, SimulatedSubjects
 from custom_transforms.physics import combine_sources
 
 NOISELESS = (1e9, 1e9)
@@ -101,3 +101,18 @@ def test_half_of_the_volumes_have_one_relaxivity() -> None:
     assert float((weights - 1).abs().max()) <= 0.2
     single = next(iter(batches(relaxivity_split=0.0)))["relaxivity_weights"]
     assert torch.equal(single, torch.ones(2, 2))
+
+
+def test_subjects_repeat_differ_and_obey_the_model() -> None:
+    brain = AnatomicalBrain(voxel_size_mm=(4.0, 4.0, 5.0), tilt_deg=20.0)
+    acquisition = Acquisition(relaxivity_para_per_s_ppm=137.0, relaxivity_dia_per_s_ppm=110.0)
+    subjects = SimulatedSubjects(brain=brain, length=2, seed=3, snr=None, acquisition=acquisition)
+    first, second = subjects[0], subjects[1]
+    assert same(first, subjects[0])
+    assert first["label"].shape != second["label"].shape or not torch.equal(first["label"], second["label"])
+    _, r2prime = combine_sources(first["label"][None], first["relaxivity_weights"][None])
+    torch.testing.assert_close(first["image"][None, 1:2], r2prime, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(first["image"][None, 1:2], first["label"].sum(0)[None, None], rtol=1e-2, atol=0)
+    assert float(first["b0_direction"].norm()) == pytest.approx(1.0) and float(first["b0_direction"][2]) < 0.95
+    with pytest.raises(IndexError, match="from 0 to 1"):
+        subjects[2]
