@@ -34,25 +34,32 @@ def _read(path: Path) -> Tensor:
 
 
 def best_closed_form(
-    image: Tensor, truth: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor, *, feasible_zero: bool
+    image: Tensor,
+    truth: Tensor,
+    voxel_size_mm: Tensor,
+    b0_direction: Tensor,
+    relaxivity_weights: Tensor | None = None,
+    *,
+    feasible_zero: bool,
 ) -> tuple[Tensor, float]:
     """Run the closed form with each lambda of the grid and keep the result of least mean NRMSE.
 
     Args:
-        image: (1, 3, X, Y, Z), see :class:`custom_transforms.keys.Channel`.
+        image: (1, 3, X, Y, Z), see :func:`custom_transforms.keys.split_image`.
         truth: (1, 2, X, Y, Z) in ppm.
         voxel_size_mm: (1, 3).
         b0_direction: (1, 3), unit vector in voxel axes.
+        relaxivity_weights: (1, 2), or None for a single Dr.
         feasible_zero: see :class:`custom_transforms.classical.ClosedFormSeparation`.
 
     Returns:
         chi_para and chi_dia in ppm, (1, 2, X, Y, Z), and lambda.
     """
-    mask = image[:, keys.Channel.MASK : keys.Channel.MASK + 1]
+    _, _, mask = keys.split_image(image)
 
     def separate(regularisation: float) -> Tensor:
         method = ClosedFormSeparation(regularisation=regularisation, feasible_zero=feasible_zero)
-        chi: Tensor = method(image, voxel_size_mm, b0_direction)
+        chi: Tensor = method(image, voxel_size_mm, b0_direction, relaxivity_weights)
         return chi
 
     def error(regularisation: float) -> float:

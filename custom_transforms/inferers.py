@@ -77,7 +77,7 @@ class GeometryInferer(Inferer):
         """Separate the sources of a batch.
 
         Args:
-            inputs: (B, C, X, Y, Z); the channels of :class:`custom_transforms.keys.Channel`, ppm.
+            inputs: (B, C, X, Y, Z); the channels of :func:`custom_transforms.keys.split_image`.
             network: the method.
             voxel_size_mm: (B, 3) in mm.
             b0_direction: (B, 3) unit vectors in voxel axes of the images as stored.

@@ -3,8 +3,6 @@
 Every map is a tensor with a leading channel axis, (1, X, Y, Z), or (B, 1, X, Y, Z) once batched.
 """
 
-from enum import IntEnum
-
 from torch import Tensor
 
 # Measured maps
@@ -26,30 +24,15 @@ MAGNITUDE = "magnitude"  # one channel an echo
 PHASE = "phase"  # rad, one channel an echo
 
 # Network input and output
-IMAGE = "image"  # (B, 3, X, Y, Z): see Channel
-LABEL = "label"  # (B, 2, X, Y, Z): see Source
-PRED = "pred"  # (B, 2, X, Y, Z): see Source
+IMAGE = "image"  # (B, 3, X, Y, Z): local field, R2'/Dr, mask; see split_image
+LABEL = "label"  # (B, 2, X, Y, Z): chi_para, chi_dia
+PRED = "pred"  # (B, 2, X, Y, Z): chi_para, chi_dia
 
 # Geometry, the arguments of every method
 VOXEL_SIZE_MM = "voxel_size_mm"  # (B, 3)
 B0_DIRECTION = "b0_direction"  # (B, 3), unit vectors in voxel axes
 RELAXIVITY_WEIGHTS = "relaxivity_weights"  # (B, 2): [Dr_para, Dr_dia] / Dr, with R2' / Dr in the image
 GEOMETRY = (VOXEL_SIZE_MM, B0_DIRECTION, RELAXIVITY_WEIGHTS)
-
-
-class Channel(IntEnum):
-    """Channels of the network's input image."""
-
-    LOCAL_FIELD = 0
-    R2PRIME = 1
-    MASK = 2
-
-
-class Source(IntEnum):
-    """Channels of the network's output."""
-
-    PARA = 0
-    DIA = 1
 
 
 def split_image(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

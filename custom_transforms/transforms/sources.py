@@ -8,7 +8,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from custom_transforms.keys import CHI_DIA, CHI_PARA, CHI_TOTAL, PRED, Source
+from custom_transforms.keys import CHI_DIA, CHI_PARA, CHI_TOTAL, PRED
 
 from .base import InvertibleMapTransform, image_name, to_float_tensor
 
@@ -60,12 +60,12 @@ class SplitSourcesd(MapTransform):
         chi_para_key, chi_dia_key = self.total.keys
         for key in self.key_iterator(result):
             pair = to_float_tensor(result[key])
-            if pair.ndim != 4 or pair.shape[0] != len(Source):
+            if pair.ndim != 4 or pair.shape[0] != 2:
                 raise ValueError(
                     f"{key} must have shape (2, X, Y, Z), got {tuple(pair.shape)}; decollate a batch first"
                 )
-            result[chi_para_key] = pair[Source.PARA : Source.PARA + 1]
-            result[chi_dia_key] = pair[Source.DIA : Source.DIA + 1]
+            result[chi_para_key] = pair[0:1]
+            result[chi_dia_key] = pair[1:2]
         return self.total(result)
 
 
