@@ -6,12 +6,14 @@ The map of the package:
     physics/       units, dipole convolution, source model, closed and analytic forms (imports torch only)
     phantom/       random shapes, anatomical brain, acquisition, and the datasets made of them
     relaxometry.py R2*, R2 and field fits of multi-echo data
-    transforms/    MONAI transforms: mask, field and R2' units, geometry, zero reference, simulation
+    transforms/    MONAI transforms: mask, field and R2' units, geometry, zero reference, simulation,
+                   augmentation
     networks/      learned methods: ChiSepNet, UnrolledChiSepNet
     classical/     conventional methods
     inferers.py    GeometryInferer: the geometry from the affine to the network
-    losses.py      training losses
-    metrics.py     error measures
+    losses/        training losses: of both sources, and the published terms of QSMnet and chi-sepnet
+    statistics.py  means and SDs of a training set, for the networks that z-score
+    metrics/       error measures, as functions and as Ignite metrics
     handlers.py    Ignite handlers
     data.py        data lists
     weights.py     weights files

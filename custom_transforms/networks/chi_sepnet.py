@@ -66,7 +66,7 @@ class ChiSepNet(nn.Module):
             ("output_mean_ppm", output_mean_ppm),
             ("output_std_ppm", output_std_ppm),
         ):
-            self.register_buffer(name, torch.tensor(values)[:, None, None, None])
+            self.register_buffer(name, torch.tensor(values)[None, :, None, None, None])
 
     def train(self, mode: bool = True) -> "ChiSepNet":
         """Switch the mode of the backbone; the susceptibility model stays frozen in eval mode."""

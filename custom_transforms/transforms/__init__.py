@@ -7,8 +7,17 @@ geometry     voxel size and B0 direction from the affine
 sources      the pair of maps: total, sign convention of other tools, parts of a prediction
 reference    the zero of the total susceptibility
 simulation   the local field of two source maps
+augmentation random rotation, susceptibility scaling and B0 direction, the field recomputed
 """
 
+from .augmentation import (
+    RandB0Direction,
+    RandB0Directiond,
+    RandModelRotation,
+    RandModelRotationd,
+    RandSusceptibilityScaling,
+    RandSusceptibilityScalingd,
+)
 from .field import LocalFieldToPpm, LocalFieldToPpmd, Normalise, Normalised
 from .geometry import Geometryd, b0_direction_from_affine, voxel_size_from_affine
 from .mask import ApplyMask, ApplyMaskd, Mask, Maskd
@@ -29,6 +38,12 @@ __all__ = [
     "Normalised",
     "R2Prime",
     "R2Primed",
+    "RandB0Direction",
+    "RandB0Directiond",
+    "RandModelRotation",
+    "RandModelRotationd",
+    "RandSusceptibilityScaling",
+    "RandSusceptibilityScalingd",
     "ReferenceSources",
     "ReferenceSourcesd",
     "ScaleR2Prime",

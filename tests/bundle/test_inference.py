@@ -118,7 +118,8 @@ def test_evaluation(tmp_path: Path, run: Run, dataset_dir: Path) -> None:
     settings = {"weights": None, "network_def": CLOSED_FORM, "output_dir": str(tmp_path)}
     run("evaluating", stack, dataset_dir=str(dataset_dir), **settings)
     found = read_metrics(tmp_path)
-    assert found.keys() == {"nrmse", *(f"nrmse_{s}{d}" for s in ("para", "dia") for d in ("", "_demeaned"))}
+    scores = ("nrmse_{}", "nrmse_{}_demeaned", "psnr_{}", "ssim_{}", "xsim_{}", "hfen_{}", "leakage_{}")
+    assert found.keys() == {"nrmse", *(name.format(source) for name in scores for source in ("para", "dia"))}
     errors = []
     for number, case in enumerate(bids_data_list(dataset_dir, labelled=True)):
         para = closed_form_maps(run, case, tmp_path / str(number))[0]

@@ -1,0 +1,22 @@
+"""Training losses, each called as ``loss(prediction, target)``.
+
+source     SourceLoss: L1 and gradient of both sources, over all iterations of an unrolled network
+published  QsmnetLoss, ChiSepLoss: the terms and weights of QSMnet and chi-sepnet
+terms      what those are made of: the 26-neighbour gradient, the field model
+batch      PrepareMeasuredBatch: hands image and geometry, which the published losses need, to the loss
+"""
+
+from .batch import PrepareMeasuredBatch
+from .published import ChiSepLoss, QsmnetLoss
+from .source import SourceLoss
+from .terms import FieldModelLoss, gradient_loss, neighbour_gradient
+
+__all__ = [
+    "ChiSepLoss",
+    "FieldModelLoss",
+    "PrepareMeasuredBatch",
+    "QsmnetLoss",
+    "SourceLoss",
+    "gradient_loss",
+    "neighbour_gradient",
+]
