@@ -32,9 +32,16 @@ removed."""
 R2PRIME_MEDIAN_PER_S = (0.3, 500.0)
 """Plausible median of R2' in the brain; 3 to 10 1/s are usual at 3 T."""
 
+R2PRIME_USUAL_PER_S = (1.0, 20.0)
+"""Usual median of R2' in the brain: narrow enough to tell 1/ms, below 0.02, from R2' that is already in ppm, above."""
+
+RELAXIVITY_PER_S_PPM_TESLA = (5.0, 500.0)
+"""Plausible relaxivity over the field strength: 46 is the default, 108 that of theory."""
+
 LONGEST_ECHO_TIME_S = 0.5
 """Signal is gone by then: a larger number is a time in ms."""
 
+_B0_TESLA = (0.05, 25.0)  # field strengths of scanners
 _BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 _HAS_ORIENTATION = "has_orientation"
 
@@ -91,13 +98,15 @@ def check_maps(maps: Mapping[str, MetaTensor]) -> None:
         maps: local_field, r2prime and mask as :func:`read_map` gives them.
 
     Raises:
-        InputError: grids that differ, a sheared affine, an empty mask, NaN, or a map without content.
+        InputError: grids that differ, a single slice, a sheared affine, an empty mask, NaN, or a map without content.
     """
     field, mask = maps[LOCAL_FIELD], maps[MASK]
     with user_input():
         voxel_size_from_affine(field.affine)
         for key, image in maps.items():
             check_same_grid(image_name(key, image), image, image_name(LOCAL_FIELD, field), field)
+    if min(field.shape[1:]) < 2:
+        raise InputError(f"{image_name(LOCAL_FIELD, field)} is a single slice; give the whole volume")
     _check_finite(MASK, mask, torch.ones_like(mask.as_tensor(), dtype=torch.bool), "store 0 and 1 only")
     inside = mask.as_tensor() > 0.5
     if not inside.any():
@@ -107,7 +116,7 @@ def check_maps(maps: Mapping[str, MetaTensor]) -> None:
         values = maps[key].as_tensor()[inside]
         if values.min() == values.max():
             name = image_name(key, maps[key])
-            raise InputError(f"{name} is {float(values[0]):g} everywhere in the mask; give the measured map")
+            raise InputError(f"{name} is {float(values[0]) + 0.0:g} everywhere in the mask; give the measured map")
 
 
 def _check_finite(key: str, image: MetaTensor, inside: Tensor, remedy: str) -> None:
@@ -124,6 +133,7 @@ def implausible(
     r2prime_unit: RateUnit,
     b0_tesla: float,
     echo_time_s: float | None,
+    relaxivities_per_s_ppm: tuple[float, float],
 ) -> list[str]:
     """Look for values that do not fit their unit, and for a mask that is not binary.
 
@@ -133,16 +143,17 @@ def implausible(
         r2prime_unit: what the unit of R2' is said to be.
         b0_tesla: main field in T.
         echo_time_s: echo time in s of a local field in rad.
+        relaxivities_per_s_ppm: Dr of paramagnetic and of diamagnetic sources in 1/s/ppm.
 
     Returns:
-        One finding for each map that looks wrong.
+        One finding for each setting or map that looks wrong.
     """
     mask = maps[MASK].as_tensor()
     field, r2prime = (maps[key].as_tensor()[mask > 0.5] for key in (LOCAL_FIELD, R2PRIME))
     with user_input():
         sd_ppm = float(LocalFieldToPpm(unit=field_unit, b0_tesla=b0_tesla, echo_time_s=echo_time_s)(field).std())
         median_per_s = float(ScaleR2Prime(relaxivity_per_s_ppm=1.0, unit=r2prime_unit)(r2prime).median())
-    findings = []
+    findings = _implausible_settings(b0_tesla, relaxivities_per_s_ppm)
     if echo_time_s is not None and echo_time_s > LONGEST_ECHO_TIME_S:
         findings.append(f"an echo time of {echo_time_s:g} s looks like ms; give --echo_time_s in seconds")
     if not FIELD_SD_PPM[0] <= sd_ppm <= FIELD_SD_PPM[1]:
@@ -159,6 +170,18 @@ def implausible(
     return findings
 
 
+def _implausible_settings(b0_tesla: float, relaxivities_per_s_ppm: tuple[float, float]) -> list[str]:
+    findings = []
+    if not _B0_TESLA[0] <= b0_tesla <= _B0_TESLA[1]:
+        findings.append(f"a main field of {b0_tesla:g} T is not that of a scanner; give --b0_tesla in tesla")
+    low, high = (round(bound * b0_tesla, 1) for bound in RELAXIVITY_PER_S_PPM_TESLA)
+    wrong = [f"{value:g}" for value in relaxivities_per_s_ppm if not low <= value <= high]
+    if wrong:
+        usual = f"at {b0_tesla:g} T it is between {low:g} and {high:g}"
+        findings.append(f"a relaxivity of {wrong[0]} 1/s/ppm is not that of tissue, {usual}; check its unit")
+    return findings
+
+
 def _field_remedy(sd: float, unit: FieldUnit, b0_tesla: float) -> str:
     in_ppm = {"ppm": sd, "hz": sd / hz_per_ppm(b0_tesla)}
     for other, sd_ppm in in_ppm.items():
@@ -169,9 +192,9 @@ def _field_remedy(sd: float, unit: FieldUnit, b0_tesla: float) -> str:
 
 def _r2prime_remedy(median_per_s: float, unit: RateUnit) -> str:
     other, factor = ("per_ms", 1000.0) if unit == "per_s" else ("per_s", 0.001)
-    if R2PRIME_MEDIAN_PER_S[0] <= median_per_s * factor <= R2PRIME_MEDIAN_PER_S[1]:
+    if R2PRIME_USUAL_PER_S[0] <= median_per_s * factor <= R2PRIME_USUAL_PER_S[1]:
         return f"it looks like {other}: give --r2prime_unit {other}"
-    return "check its unit, and that it is R2'"
+    return "check its unit, that it is R2' and not yet divided by the relaxivity, and that the mask is the brain's"
 
 
 def notes(maps: Mapping[str, MetaTensor], *, b0_is_given: bool) -> list[str]:

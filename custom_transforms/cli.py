@@ -59,7 +59,13 @@ def parse_value(annotation: Any, text: str) -> Any:
         return _parse_numbers(len(get_args(annotation)), text)
     if annotation is bool:
         return _parse_choice(("True", "False"), text) == "True"
-    return text if annotation is str else _parse_number(annotation, text)
+    return _parse_text(text) if annotation is str else _parse_number(annotation, text)
+
+
+def _parse_text(text: str) -> str:
+    if not text:
+        raise ValueError("expected a value, got an empty text")
+    return text
 
 
 def _parse_choice(choices: tuple[str, ...], text: str) -> str:

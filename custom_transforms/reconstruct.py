@@ -109,6 +109,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device: there is no device {name!r}; give auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: {name} is not supported; give auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device: {name} is not available here; give auto or cpu")
     return device
@@ -124,6 +126,7 @@ def _read_checked(files: Mapping[str, str], settings: Settings, *, force: bool) 
         r2prime_unit=settings.r2prime_unit,
         b0_tesla=settings.b0_tesla,
         echo_time_s=settings.echo_time_s,
+        relaxivities_per_s_ppm=(settings.relaxivity_para_per_s_ppm, settings.relaxivity_dia_per_s_ppm),
     )
     if findings and not force:
         raise InputError(f"{findings[0]}; or --force to go on as it is")
@@ -186,6 +189,8 @@ def reconstruct(
     para, dia = _choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
     settings = Settings(field_unit, echo_time_s, r2prime_unit, b0_tesla, para, dia, direction, reference)
     files = {keys.LOCAL_FIELD: local_field, keys.R2PRIME: r2prime, keys.MASK: mask}
+    if echo_time_s is not None and field_unit != "rad":
+        raise InputError(f"--echo_time_s is for a field in rad, not {field_unit}; give one or the other")
     torch_device = choose_device(device)
     _tell("checking")
     field, warnings = _read_checked(files, settings, force=force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from pathlib import Path
 from typing import TypeVar
@@ -77,9 +76,3 @@ def load_weights(network: Network, path: str | Path) -> Network:
             "use the settings that it was trained with"
         ) from error
     return network
-
-
-def weights_sha256(path: str | Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

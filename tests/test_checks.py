@@ -15,7 +15,13 @@ from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
 
 SHAPE = (9, 8, 7)
 HZ_PER_PPM_3T = 3 * 42.577
-UNITS = {"field_unit": "ppm", "r2prime_unit": "per_s", "b0_tesla": 3.0, "echo_time_s": None}
+UNITS = {
+    "field_unit": "ppm",
+    "r2prime_unit": "per_s",
+    "b0_tesla": 3.0,
+    "echo_time_s": None,
+    "relaxivities_per_s_ppm": (137.0, 137.0),
+}
 
 Maps = dict[str, MetaTensor]
 
@@ -145,6 +151,11 @@ def shift_mm(offset_mm: float) -> Callable[[Maps], None]:
     return change
 
 
+def take_slice(maps: Maps) -> None:
+    for key, image in maps.items():
+        maps[key] = as_map(key, image.as_tensor()[..., 3:4])
+
+
 def shear(maps: Maps) -> None:
     affine = torch.eye(4).double()
     affine[0, 1] = 0.2
@@ -158,6 +169,7 @@ def shear(maps: Maps) -> None:
         (crop, ["mask (mask.nii.gz)", "local_field (local_field.nii.gz)", "resample"]),
         (shift_mm(0.5), ["r2prime (r2prime.nii.gz)", "0.5 mm", "resample"]),
         (shear, ["sheared", "resample"]),
+        (take_slice, ["local_field (local_field.nii.gz) is a single slice", "whole volume"]),
         (fill(MASK, 0.0, inside=True), ["mask (mask.nii.gz) is empty"]),
         (set_one(MASK, float("nan")), ["mask (mask.nii.gz) has 1 NaN"]),
         (set_one(LOCAL_FIELD, float("nan")), ["local_field (local_field.nii.gz) has 1 NaN", "inside the mask"]),
@@ -197,6 +209,9 @@ def scale(key: str, factor: float) -> Callable[[Maps], None]:
         (scale(R2PRIME, 1e-3), {}, ["r2prime.nii.gz", "--r2prime_unit per_ms"]),
         (scale(R2PRIME, 1), {"r2prime_unit": "per_ms"}, ["r2prime.nii.gz", "--r2prime_unit per_s"]),
         (scale(R2PRIME, 1e9), {}, ["r2prime.nii.gz", "check its unit"]),
+        (scale(R2PRIME, 1 / 137), {}, ["r2prime.nii.gz", "not yet divided by the relaxivity"]),
+        (scale(R2PRIME, 1), {"relaxivities_per_s_ppm": (137.0, 0.137)}, ["relaxivity of 0.137", "15 and 1500"]),
+        (scale(R2PRIME, 1), {"b0_tesla": 3000.0}, ["3000 T", "--b0_tesla in tesla"]),
         (scale(MASK, 255), {}, ["mask.nii.gz", "other than 0 and 1"]),
     ],
 )
@@ -219,6 +234,12 @@ def test_implausible_maps(maps: Maps, change: Callable[[Maps], None], units: dic
 def test_the_right_unit_passes(maps: Maps, change: Callable[[Maps], None], units: dict) -> None:
     change(maps)
     assert implausible(maps, **UNITS | units) == []
+
+
+@pytest.mark.parametrize("b0_tesla", [0.5, 3.0, 7.0, 21.0])
+def test_usual_relaxivities_pass(maps: Maps, b0_tesla: float) -> None:
+    settings = {"b0_tesla": b0_tesla, "relaxivities_per_s_ppm": (38 * b0_tesla, 108 * b0_tesla)}
+    assert implausible(maps, **UNITS | settings) == []
 
 
 def test_a_phase_needs_its_echo_time(maps: Maps) -> None:

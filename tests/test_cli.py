@@ -84,6 +84,7 @@ def test_values_have_the_types_of_the_parameters(monkeypatch: pytest.MonkeyPatch
         (["probe"], ["--output missing"]),
         (["probe", "--output"], ["--output needs a value"]),
         (["probe", "--output", "--force"], ["--output needs a value"]),
+        (["probe", "--output", ""], ["--output: expected a value, got an empty text"]),
         (["probe", "--output", "o", "--output", "p"], ["--output is given twice"]),
         (["probe", "--output", "o", "--unit", "tesla"], ["--unit: expected ppm or hz, got 'tesla'"]),
         (["probe", "--output", "o", "--count", "2.5"], ["--count: expected a whole number, got '2.5'"]),

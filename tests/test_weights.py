@@ -1,13 +1,12 @@
 """Weights survive export and loading; wrong files are refused in words."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from custom_transforms.weights import load_weights, save_weights, weights_sha256
+from custom_transforms.weights import load_weights, save_weights
 
 
 def network(width: int = 3) -> nn.Module:
@@ -60,8 +59,3 @@ def test_weights_beyond_half_precision(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="beyond half precision"):
         save_weights(tmp_path / "best.pt", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
-
-
-def test_sha256(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert weights_sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()

@@ -31,6 +31,7 @@ from custom_transforms.phantom.warp import (
 
 AFFINE = "affine"  # voxel index to scanner mm, axes R, A, S, (4, 4)
 MARGIN_VOXELS = 8  # left around the brain
+LARGEST_VOXEL_MM = 20.0  # beyond it nothing of the anatomy is left
 
 
 class AnatomicalBrain:
@@ -46,7 +47,7 @@ class AnatomicalBrain:
             everywhere.
 
     Raises:
-        ValueError: If a voxel size is not positive.
+        ValueError: If a voxel size is not positive or beyond 20 mm, or an angle beyond 180 degrees.
     """
 
     def __init__(
@@ -57,11 +58,15 @@ class AnatomicalBrain:
         lesions: int = 0,
         device: str = "cpu",
     ) -> None:
-        if len(voxel_size_mm) != 3 or min(voxel_size_mm) <= 0:
-            raise ValueError(f"voxel_size_mm must be three positive numbers, got {tuple(voxel_size_mm)}")
+        if len(voxel_size_mm) != 3 or min(voxel_size_mm) <= 0 or max(voxel_size_mm) > LARGEST_VOXEL_MM:
+            raise ValueError(
+                f"voxel_size_mm must be three positive numbers up to {LARGEST_VOXEL_MM:g}, got {tuple(voxel_size_mm)}"
+            )
         x, y, z = voxel_size_mm
         self.voxel_size_mm = (float(x), float(y), float(z))
         low, high = (tilt_deg, tilt_deg) if isinstance(tilt_deg, int | float) else tilt_deg
+        if max(abs(low), abs(high)) > 180:
+            raise ValueError(f"tilt_deg must be from -180 to 180, got {tilt_deg}; it is an angle in degrees")
         self.tilt_range_deg = (float(low), float(high))
         self.lesions = lesions
         self.device = device

@@ -95,3 +95,11 @@ def test_another_seed_is_another_subject(subject):  # that one seed is one subje
 def test_wrong_voxel_size_is_refused():
     with pytest.raises(ValueError, match="three positive numbers"):
         AnatomicalBrain(voxel_size_mm=(1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"voxel_size_mm": (0.0, 1.0, 1.0)}, {"voxel_size_mm": (1.0, 1.0, 100.0)}, {"tilt_deg": 500.0}]
+)
+def test_impossible_geometry_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        AnatomicalBrain(**wrong)
