@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
 from torch import Tensor
 
 from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
@@ -28,6 +29,9 @@ from custom_transforms.transforms.relaxometry import RateUnit, ScaleR2Prime
 FIELD_SD_PPM = (0.0004, 0.3)
 """Plausible SD of a local field in the brain: 0.01 ppm is usual, 0.3 ppm is that of a field before its background is
 removed."""
+
+TRAINED_VOXEL_SIZE_MM = (0.6, 2.6)
+"""Voxel sizes near those of the training data."""
 
 R2PRIME_MEDIAN_PER_S = (0.3, 500.0)
 """Plausible median of R2' in the brain; 3 to 10 1/s are usual at 3 T."""
@@ -216,4 +220,33 @@ def notes(maps: Mapping[str, MetaTensor], *, b0_is_given: bool) -> list[str]:
     if not (b0_is_given or field.meta[_HAS_ORIENTATION]):
         name = image_name(LOCAL_FIELD, field)
         said.append(f"{name} has no orientation in its header: B0 is along its third axis, or give --b0_direction")
+    sizes = voxel_size_from_affine(field.affine)
+    if float(sizes.min()) < TRAINED_VOXEL_SIZE_MM[0] or float(sizes.max()) > TRAINED_VOXEL_SIZE_MM[1]:
+        size = " x ".join(f"{v:.2g}" for v in sizes.tolist())
+        low, high = TRAINED_VOXEL_SIZE_MM
+        said.append(f"voxels of {size} mm are outside of {low:g} to {high:g} mm, with which the network was trained")
     return said
+
+
+def doubtful_sign(chi_total_ppm: NDArray, maps: Mapping[str, MetaTensor]) -> list[str]:
+    """Test the sign of the field by its result: veins and deep grey matter must come out paramagnetic.
+
+    They are where R2' is highest, so chi_total is averaged over the hundredth of the mask with the highest R2'.
+
+    Args:
+        chi_total_ppm: (X, Y, Z) in ppm.
+        maps: r2prime and mask, checked by :func:`check_maps`.
+
+    Returns:
+        One sentence, or none.
+    """
+    inside = maps[MASK].numpy()[0] > 0.5
+    r2prime = maps[R2PRIME].numpy()[0]
+    strong = inside & (r2prime >= np.quantile(r2prime[inside], 0.99))
+    mean_ppm = float(chi_total_ppm[strong].mean())
+    if mean_ppm >= 0:
+        return []
+    return [
+        f"where R2' is highest chi_total is {mean_ppm:.2g} ppm, but veins and deep grey matter are paramagnetic; "
+        "unless there are large calcifications, the sign of the field is wrong: try --field_sign -1"
+    ]

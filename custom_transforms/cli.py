@@ -1,4 +1,4 @@
-"""The command line: `chisep simulate`, `chisep reconstruct`, `chisep demo` and `chisep bundle-path`.
+"""The command line: `chisep simulate`, `reconstruct`, `demo`, `bundle-path` and `version`.
 
 Fire builds the commands and their help from the functions' signatures, but it runs a command before it notices an
 unknown option. So the arguments are checked against the signature first, and values are converted by its types.
@@ -19,6 +19,7 @@ import fire
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.demo import demo
+from custom_transforms.provenance import versions
 from custom_transforms.reconstruct import reconstruct
 from custom_transforms.simulate import simulate
 
@@ -30,11 +31,17 @@ def show_bundle_path() -> None:
     print(bundle_path())
 
 
+def show_version() -> None:
+    """Print the versions of chisep and of what it computes with."""
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
 COMMANDS: dict[str, Command] = {
     "simulate": simulate,
     "reconstruct": reconstruct,
     "demo": demo,
     "bundle-path": show_bundle_path,
+    "version": show_version,
 }
 
 

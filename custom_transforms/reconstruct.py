@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 
 from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
-from custom_transforms.checks import InputError, check_maps, implausible, notes, read_map, user_input
+from custom_transforms.checks import InputError, check_maps, doubtful_sign, implausible, notes, read_map, user_input
 from custom_transforms.output import staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm, relaxivity_at, relaxivity_weights
 from custom_transforms.provenance import describe_files, describe_geometry, describe_weights, versions
@@ -36,6 +36,7 @@ class Settings:
 
     Args:
         field_unit: unit of the local field.
+        field_sign: +1 if it grows with the field, -1 if it falls.
         echo_time_s: echo time in s of a field in rad.
         r2prime_unit: unit of R2'.
         b0_tesla: main field in T.
@@ -46,6 +47,7 @@ class Settings:
     """
 
     field_unit: FieldUnit
+    field_sign: int
     echo_time_s: float | None
     r2prime_unit: RateUnit
     b0_tesla: float
@@ -116,8 +118,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _read_checked(files: Mapping[str, str], settings: Settings, *, force: bool) -> tuple[MetaTensor, list[str]]:
-    """Check the maps; give the local field, and what to warn of."""
+def _read_checked(
+    files: Mapping[str, str], settings: Settings, *, force: bool
+) -> tuple[dict[str, MetaTensor], list[str]]:
+    """Check the maps; give them, and what to warn of."""
     maps = {key: read_map(key, path) for key, path in files.items()}
     check_maps(maps)
     findings = implausible(
@@ -130,7 +134,7 @@ def _read_checked(files: Mapping[str, str], settings: Settings, *, force: bool) 
     )
     if findings and not force:
         raise InputError(f"{findings[0]}; or --force to go on as it is")
-    return maps[keys.LOCAL_FIELD], findings + notes(maps, b0_is_given=settings.b0_direction is not None)
+    return maps, findings + notes(maps, b0_is_given=settings.b0_direction is not None)
 
 
 def _tell(step: str) -> None:
@@ -152,6 +156,7 @@ def reconstruct(
     r2prime: str,
     mask: str,
     output: str,
+    field_sign: int = 1,
     echo_time_s: float | None = None,
     r2prime_unit: RateUnit = "per_s",
     b0_direction: tuple[float, float, float] | None = None,
@@ -167,10 +172,11 @@ def reconstruct(
 
     Args:
         local_field: NIfTI of the local field, background removed.
-        field_unit: ppm of B0, hz, or rad (unwrapped phase at echo_time_s); it grows with the field.
+        field_unit: ppm of B0, hz, or rad (unwrapped phase at echo_time_s).
         r2prime: NIfTI of R2' = R2* - R2.
         mask: NIfTI of the brain mask, 1 inside and 0 outside.
         output: folder for the maps, reconstruction.json and reconstruction.png; files of these names are replaced.
+        field_sign: -1 for a field map or phase that falls where the field grows, as some vendors store it.
         echo_time_s: echo time in seconds, for a field in rad.
         r2prime_unit: per_s or per_ms.
         b0_direction: x,y,z along the axes of the stored image; that of the affine if not given.
@@ -187,28 +193,32 @@ def reconstruct(
         hz_per_ppm(b0_tesla)
         direction = None if b0_direction is None else unit_vector(b0_direction).tolist()
     para, dia = _choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
-    settings = Settings(field_unit, echo_time_s, r2prime_unit, b0_tesla, para, dia, direction, reference)
+    settings = Settings(field_unit, field_sign, echo_time_s, r2prime_unit, b0_tesla, para, dia, direction, reference)
     files = {keys.LOCAL_FIELD: local_field, keys.R2PRIME: r2prime, keys.MASK: mask}
     if echo_time_s is not None and field_unit != "rad":
         raise InputError(f"--echo_time_s is for a field in rad, not {field_unit}; give one or the other")
+    if field_sign not in (1, -1):
+        raise InputError(f"--field_sign is 1 or -1, got {field_sign}")
     torch_device = choose_device(device)
     _tell("checking")
-    field, warnings = _read_checked(files, settings, force=force)
-    for warning in warnings:
-        print(f"chisep: warning: {warning}", file=sys.stderr)
+    maps, warnings = _read_checked(files, settings, force=force)
     record = {
         "inputs": describe_files(files),
         "settings": asdict(settings),
-        "geometry": describe_geometry(field, settings.b0_direction),
+        "forced": force,
+        "geometry": describe_geometry(maps[keys.LOCAL_FIELD], settings.b0_direction),
         "unit": "ppm; chi_para and chi_dia are magnitudes, chi_total = chi_para - chi_dia",
         "weights": describe_weights(),
         "device": str(torch_device),
         "versions": versions(),
-        "warnings": warnings,
     }
     with staged_folder(Path(output)) as stage:
         _tell("separating")
         run_inference(files, stage, settings, torch_device)
+        warnings += doubtful_sign(nib.Nifti1Image.from_filename(stage / f"{keys.CHI_TOTAL}.nii.gz").get_fdata(), maps)
         _draw(stage)
-        write_json(stage / RECORD, {**record, "wall_time_s": round(time.monotonic() - start, 1)})
+        wall_time_s = round(time.monotonic() - start, 1)
+        write_json(stage / RECORD, {**record, "warnings": warnings, "wall_time_s": wall_time_s})
+    for warning in warnings:
+        print(f"chisep: warning: {warning}", file=sys.stderr)
     print(f"{', '.join(f'{name}.nii.gz' for name in MAPS)}, {RECORD} and {FIGURE} are in {output}")

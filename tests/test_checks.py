@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from custom_transforms.checks import InputError, check_maps, implausible, notes, read_map
+from custom_transforms.checks import InputError, check_maps, doubtful_sign, implausible, notes, read_map
 from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
 
 SHAPE = (9, 8, 7)
@@ -254,3 +254,17 @@ def test_notes(maps: Maps) -> None:
     assert "r2prime (r2prime.nii.gz) is negative in 1.0% of the mask" in negative
     assert "no orientation" in orientation
     assert notes(maps, b0_is_given=True) == [negative]
+
+
+def test_voxels_that_the_network_never_saw(maps: Maps) -> None:
+    maps[LOCAL_FIELD].affine = torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0], dtype=torch.float64))
+    (said,) = notes(maps, b0_is_given=True)
+    assert "voxels of 1 x 1 x 4 mm are outside of 0.6 to 2.6 mm" in said
+
+
+def test_sign_self_test(maps: Maps) -> None:
+    """chi_total follows R2' in its sign: right, and turned around."""
+    r2prime = maps[R2PRIME].numpy()[0]
+    assert doubtful_sign(r2prime / 137, maps) == []
+    (said,) = doubtful_sign(-r2prime / 137, maps)
+    assert "--field_sign -1" in said

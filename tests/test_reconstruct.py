@@ -291,3 +291,18 @@ def test_failure_leaves_earlier_results_alone(
 def test_device_names() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_sign_of_the_field(tmp_path: Path, head: Maps, capsys: pytest.CaptureFixture[str]) -> None:
+    """A field of the other sign gives the same maps if it is said, and a warning if it is not."""
+    right = store(tmp_path / "right", head)
+    turned = store(tmp_path / "turned", {**head, keys.LOCAL_FIELD: -head[keys.LOCAL_FIELD]})
+    reconstruct(**right, field_unit="ppm", output=str(tmp_path / "a"), device="cpu")
+    reconstruct(**turned, field_unit="ppm", field_sign=-1, output=str(tmp_path / "b"), device="cpu")
+    for name in MAPS:
+        first, second = (nib.load(tmp_path / folder / f"{name}.nii.gz").get_fdata() for folder in "ab")
+        np.testing.assert_allclose(first, second, atol=1e-7)
+    assert "sign" not in capsys.readouterr().err
+    reconstruct(**turned, field_unit="ppm", output=str(tmp_path / "c"), device="cpu")
+    assert "the sign of the field is wrong" in capsys.readouterr().err
+    assert json.loads((tmp_path / "c" / "reconstruction.json").read_text())["warnings"]
