@@ -43,7 +43,12 @@ def save_weights(checkpoint_path: str | Path, path: str | Path) -> None:
         ValueError: it is no checkpoint, or a weight does not fit half precision.
     """
     state = read_state_dict(checkpoint_path)
-    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    half: dict[str, Tensor] = {}
+    stored: dict[tuple[int, ...], Tensor] = {}
+    for name, value in state.items():
+        # DynUNet names each of its layers several times: what was one tensor stays one, and is stored once
+        key = (value.data_ptr(), *value.shape)
+        half[name] = stored.setdefault(key, value.half() if value.is_floating_point() else value)
     overflown = [name for name, value in half.items() if not torch.isfinite(value).all()]
     if overflown:
         raise ValueError(f"{checkpoint_path} has weights beyond half precision or not finite: {', '.join(overflown)}")

@@ -59,3 +59,14 @@ def test_weights_beyond_half_precision(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="beyond half precision"):
         save_weights(tmp_path / "best.pt", tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
+
+
+def test_a_layer_of_two_names_is_stored_once(tmp_path: Path) -> None:
+    layer = nn.Linear(100, 100)
+    torch.save(nn.Sequential(layer, layer).state_dict(), tmp_path / "twice.pt")
+    torch.save(nn.Sequential(layer, nn.Linear(100, 100)).state_dict(), tmp_path / "two.pt")
+    for name in ("twice", "two"):
+        save_weights(tmp_path / f"{name}.pt", tmp_path / f"{name}_half.pt")
+    once, both = ((tmp_path / f"{name}_half.pt").stat().st_size for name in ("twice", "two"))
+    assert once < 0.6 * both
+    load_weights(nn.Sequential(layer, layer), tmp_path / "twice_half.pt")
