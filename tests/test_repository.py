@@ -117,7 +117,6 @@ def test_wheel_patterns_cover_bundle_and_data() -> None:
     assert not data - packed
 
 
-@pytest.mark.slow
 def test_wheel_carries_bundle(tmp_path: Path) -> None:
     """Needs the package index: pip fetches setuptools for the build."""
     for path in repository_files():

@@ -77,7 +77,6 @@ def gaussian_noise(
     return (smooth - mean) / sd
 
 
-def unit_vectors(draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw three orthonormal vectors, (B, 3) each."""
-    frame = torch.linalg.qr(draws.normal((3, 3)))[0]
-    return frame[:, 0], frame[:, 1], frame[:, 2]
+def rotations(draws: Draws, number: int) -> Tensor:
+    """Draw orthogonal matrices, uniformly, (B, number, 3, 3): QR of a normal matrix."""
+    return torch.linalg.qr(draws.normal((number, 3, 3)))[0]

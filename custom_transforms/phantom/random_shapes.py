@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from custom_transforms import keys
-from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, unit_vectors
+from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, rotations
 
 _COARSE, _FINE = 6, 3  # tissue classes at the two scales
 
@@ -174,9 +174,8 @@ def _length(vectors: Tensor) -> Tensor:
 
 def _paint_ellipsoids(draws: Draws, chi: Tensor, grid: Tensor, warp: Tensor, family: Ellipsoids) -> Tensor:
     extent = grid.flatten(2).amax(2)
-    for _ in range(family.number):
+    for frame in rotations(draws, family.number).unbind(1):
         centre = extent * draws.uniform(-0.8, 0.8, (3,))
-        frame = torch.linalg.qr(draws.normal((3, 3)))[0]
         axes = draws.log_uniform(*family.radius_voxels, (3,))
         local = torch.einsum("bij,bjxyz->bixyz", frame / axes[:, :, None], grid - centre[:, :, None, None, None])
         # the smooth warp makes the outline irregular; one voxel of soft edge
@@ -194,11 +193,10 @@ def _paint_ellipsoids(draws: Draws, chi: Tensor, grid: Tensor, warp: Tensor, fam
 def _paint_vessels(draws: Draws, chi: Tensor, grid: Tensor, number: int) -> Tensor:
     """Paint wavy tubes of venous blood: chi_para 0.1 to 0.45 ppm."""
     extent = grid.flatten(2).amax(2)
-    for _ in range(number):
+    for frame in rotations(draws, number).unbind(1):
         centre = extent * draws.uniform(-0.7, 0.7, (3,))
-        axis, side, up = unit_vectors(draws)
         r = grid - centre[:, :, None, None, None]
-        along, u, v = (torch.einsum("bi,bixyz->bxyz", e, r)[:, None] for e in (axis, side, up))
+        along, u, v = torch.einsum("bij,bjxyz->bixyz", frame, r).split(1, dim=1)
         amplitude = draws.uniform(0.0, 5.0)[:, None, None, None, None]
         period = draws.uniform(20.0, 60.0)[:, None, None, None, None]
         wave = torch.sin(2 * torch.pi * along / period) * amplitude

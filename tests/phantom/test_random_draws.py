@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, unit_vectors
+from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, rotations
 
 
 def draws(batch: int = 20000, seed: int = 0) -> Draws:
@@ -57,6 +57,6 @@ def test_noise_longer_than_the_volume() -> None:
     assert plain.std(dim=(2, 3, 4)).max() < 1e-6
 
 
-def test_unit_vectors_are_orthonormal() -> None:
-    frame = torch.stack(unit_vectors(draws(5)), dim=1)
-    torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+def test_rotations_are_orthonormal() -> None:
+    frame = rotations(draws(5), 2).flatten(0, 1)
+    torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(10, 3, 3), atol=1e-5, rtol=0)

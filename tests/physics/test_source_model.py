@@ -206,7 +206,6 @@ def test_script(padding: float):
         torch.testing.assert_close(scripted(*arguments), model(*arguments), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compile(tolerance):
     model = SourceModel(susceptibility_row=True)
