@@ -1,6 +1,6 @@
 """Phantoms a second, training steps a second and whole-volume inference, with the bundle's own configuration.
 
-Usage: python benchmarks/throughput.py [--device cpu|cuda] [--volume 128] [--batch 2] [--brain 160,200,160]
+Usage: python benchmarks/throughput.py [--device cpu|cuda] [--volume 128] [--batch 2] [--brain 160,200,160] [--amp]
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from custom_transforms.bundle_path import bundle_path
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
 
 
-def configuration(device: torch.device) -> ConfigParser:
-    """Read train.json for this device."""
+def configuration(device: torch.device, *, amp: bool) -> ConfigParser:
+    """Read train.json for this device; ``amp`` runs the backbones in bfloat16."""
     parser = ConfigParser()
     parser.read_config(bundle_path() / "configs" / "train.json")
     parser["bundle_root"] = str(bundle_path())
     parser["device"] = f"$torch.device('{device}')"
+    parser["amp"] = amp
     return parser
 
 
@@ -34,11 +35,12 @@ def main() -> None:
     parser.add_argument("--volume", type=int, default=128)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--brain", default="160,200,160")
+    parser.add_argument("--amp", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     shape = (arguments.volume,) * 3
-    config = configuration(device)
+    config = configuration(device, amp=arguments.amp)
     network, loss, optimizer = (config.get_parsed_content(name) for name in ("network", "loss", "optimizer"))
     phantom = RandomShapes(shape=shape, device=device)
     data = SimulatedBatches(phantom=phantom, batch_size=arguments.batch, length=1, seed=0, device=device)
@@ -61,7 +63,8 @@ def main() -> None:
     brain = torch.rand(1, 3, *map(int, arguments.brain.split(",")), device=device)
     with torch.inference_mode():
         infer = timed(lambda: network(brain))
-    print(f"{hardware(device)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
+    precision = "bfloat16" if arguments.amp else "float32"
+    print(f"{hardware(device)}, torch {torch.__version__}, backbones in {precision}, {time.strftime('%Y-%m-%d')}\n")
     print("| what | value |\n|---|---|")
     print(f"| random shapes, {arguments.volume}^3 | {arguments.batch / shapes:.2f} volumes/s |")
     print(f"| with field and noise, {arguments.volume}^3 | {arguments.batch / simulate:.2f} volumes/s |")
