@@ -45,6 +45,15 @@ CONDITIONS = {
 }
 
 
+def shipped_network(device: torch.device) -> torch.nn.Module:
+    """Build the network of inference.json with its weights, in eval mode."""
+    config = ConfigParser()
+    config.read_config(bundle_path() / "configs" / "inference.json")
+    config.update({"bundle_root": str(bundle_path()), "device": f"$torch.device('{device}')"})
+    network: torch.nn.Module = config.get_parsed_content("network").eval()
+    return network
+
+
 def measure(condition: Condition, network: torch.nn.Module, device: torch.device, seed: int) -> list[str]:
     """Give the cells of a condition's row: para / dia NRMSE of each method, and the network's time in s."""
     acquisition = Acquisition(
@@ -80,10 +89,7 @@ def main() -> None:
     parser.add_argument("--only", choices=CONDITIONS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    config = ConfigParser()
-    config.read_config(bundle_path() / "configs" / "inference.json")
-    config.update({"bundle_root": str(bundle_path()), "device": f"$torch.device('{device}')"})
-    network = config.get_parsed_content("network").eval()
+    network = shipped_network(device)
     print(f"{hardware(device)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n")
     print("| NRMSE %, chi_para / chi_dia | network | closed form | closed form, zero mean | network s |")
     print("|---|---|---|---|---|")
