@@ -57,16 +57,14 @@ def best_closed_form(
     """
     _, _, mask = keys.split_image(image)
 
-    def separate(regularisation: float) -> Tensor:
+    def separate(regularisation: float) -> tuple[float, Tensor, float]:
         method = ClosedFormSeparation(regularisation=regularisation, feasible_zero=feasible_zero)
         chi: Tensor = method(image, voxel_size_mm, b0_direction, relaxivity_weights)
-        return chi
+        return float(nrmse_percent(chi, truth, mask).mean()), chi, regularisation
 
-    def error(regularisation: float) -> float:
-        return float(nrmse_percent(separate(regularisation), truth, mask).mean())
-
-    best = min(tqdm(REGULARISATIONS, desc="closed form", disable=None), key=error)
-    return separate(best), best
+    results = map(separate, tqdm(REGULARISATIONS, desc="closed form", disable=None))  # holds two results at a time
+    _, chi, best = min(results, key=lambda result: result[0])
+    return chi, best
 
 
 def nrmse_table(truth: Tensor, estimates: Mapping[str, Tensor], mask: Tensor) -> str:
