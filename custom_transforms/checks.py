@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
+from custom_transforms.phantom.random_shapes import SLICE_RATIO, VOXEL_SIZE_MM
 from custom_transforms.physics import hz_per_ppm
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.field import FieldUnit, LocalFieldToPpm
@@ -29,9 +30,6 @@ from custom_transforms.transforms.relaxometry import RateUnit, ScaleR2Prime
 FIELD_SD_PPM = (0.0004, 0.3)
 """Plausible SD of a local field in the brain: 0.01 ppm is usual, 0.3 ppm is that of a field before its background is
 removed."""
-
-TRAINED_VOXEL_SIZE_MM = (0.6, 2.6)
-"""Voxel sizes near those of the training data."""
 
 R2PRIME_MEDIAN_PER_S = (0.3, 500.0)
 """Plausible median of R2' in the brain; 3 to 10 1/s are usual at 3 T."""
@@ -48,6 +46,7 @@ LONGEST_ECHO_TIME_S = 0.5
 _B0_TESLA = (0.05, 25.0)  # field strengths of scanners
 _BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 _HAS_ORIENTATION = "has_orientation"
+_ROUNDING = 1.02  # of voxel sizes in headers
 
 
 class InputError(ValueError):
@@ -220,12 +219,18 @@ def notes(maps: Mapping[str, MetaTensor], *, b0_is_given: bool) -> list[str]:
     if not (b0_is_given or field.meta[_HAS_ORIENTATION]):
         name = image_name(LOCAL_FIELD, field)
         said.append(f"{name} has no orientation in its header: B0 is along its third axis, or give --b0_direction")
-    sizes = voxel_size_from_affine(field.affine)
-    if float(sizes.min()) < TRAINED_VOXEL_SIZE_MM[0] or float(sizes.max()) > TRAINED_VOXEL_SIZE_MM[1]:
-        size = " x ".join(f"{v:.2g}" for v in sizes.tolist())
-        low, high = TRAINED_VOXEL_SIZE_MM
-        said.append(f"voxels of {size} mm are outside of {low:g} to {high:g} mm, with which the network was trained")
+    sizes = voxel_size_from_affine(field.affine).tolist()
+    if not _is_trained_size(sizes):
+        size, (low, high) = " x ".join(f"{v:.2g}" for v in sizes), VOXEL_SIZE_MM
+        known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick"
+        said.append(f"voxels of {size} mm are not of the network's training data, {known}; expect a bias")
     return said
+
+
+def _is_trained_size(voxel_size_mm: list[float]) -> bool:
+    small, middle, large = sorted(voxel_size_mm)
+    in_plane = VOXEL_SIZE_MM[0] <= small * _ROUNDING and middle <= VOXEL_SIZE_MM[1] * _ROUNDING
+    return in_plane and large <= SLICE_RATIO * small * _ROUNDING
 
 
 def doubtful_sign(chi_total_ppm: NDArray, maps: Mapping[str, MetaTensor]) -> list[str]:

@@ -256,10 +256,25 @@ def test_notes(maps: Maps) -> None:
     assert notes(maps, b0_is_given=True) == [negative]
 
 
-def test_voxels_that_the_network_never_saw(maps: Maps) -> None:
-    maps[LOCAL_FIELD].affine = torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0], dtype=torch.float64))
-    (said,) = notes(maps, b0_is_given=True)
-    assert "voxels of 1 x 1 x 4 mm are outside of 0.6 to 2.6 mm" in said
+@pytest.mark.parametrize(
+    ("size", "trained"),
+    [
+        ((1.0, 1.0, 4.0), False),
+        ((2.0, 2.0, 2.0), False),
+        ((0.8, 0.8, 2.0), False),
+        ((0.5, 0.5, 0.5), False),
+        ((1.0, 1.0, 2.0), True),
+        ((2.0, 1.0, 1.0), True),
+        ((0.7, 0.7, 0.7), True),
+    ],
+)
+def test_voxels_that_the_network_never_saw(maps: Maps, size: tuple[float, float, float], trained: bool) -> None:
+    maps[LOCAL_FIELD].affine = torch.diag(torch.tensor([*size, 1.0], dtype=torch.float64))
+    said = notes(maps, b0_is_given=True)
+    assert len(said) == (0 if trained else 1)
+    if not trained:
+        named = " x ".join(f"{v:g}" for v in size)
+        assert f"voxels of {named} mm are not of the network's training data, 0.7 to 1.3 mm" in said[0]
 
 
 def test_sign_self_test(maps: Maps) -> None:

@@ -19,6 +19,12 @@ from torch import Tensor
 from custom_transforms import keys
 from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, rotations
 
+VOXEL_SIZE_MM = (0.7, 1.3)
+"""Range of the in-plane voxel size."""
+
+SLICE_RATIO = 2.0
+"""Largest ratio of the third voxel size to the other two."""
+
 _COARSE, _FINE = 6, 3  # tissue classes at the two scales
 
 
@@ -66,8 +72,8 @@ class RandomShapes:
         self,
         *,
         shape: tuple[int, int, int] = (64, 64, 64),
-        voxel_size_mm: tuple[float, float] = (0.7, 1.3),
-        slice_ratio: float = 2.0,
+        voxel_size_mm: tuple[float, float] = VOXEL_SIZE_MM,
+        slice_ratio: float = SLICE_RATIO,
         tilt_deg: float = 45.0,
         nuclei: Ellipsoids = NUCLEI,
         lesions: Ellipsoids = LESIONS,
