@@ -1,4 +1,4 @@
-"""The inferer of the bundle: it gives every method the geometry of its image, in one canonical orientation."""
+"""The inferers of the bundle: they give every method the geometry of its image, in one orientation."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,6 +10,9 @@ from monai.utils import convert_to_tensor
 from nibabel.orientations import io_orientation
 from torch import Tensor
 
+from custom_transforms.keys import split_image
+from custom_transforms.physics.dipole import default_geometry
+from custom_transforms.transforms.axial import AxialFrame
 from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
 
 Geometry = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -122,6 +125,61 @@ class GeometryInferer(Inferer):
         if names and not self._warned:
             self._warned = True
             warnings.warn(f"no {names}: give it to the inferer, or an image with an affine", UserWarning, stacklevel=3)
+
+
+class AxialInferer(GeometryInferer):
+    """Call a network that knows one isotropic voxel size with B0 along +z, whatever the geometry of the image.
+
+    Each image is resampled to its :class:`AxialFrame`, the network runs there, and the result is brought back. An image
+    that has the geometry already is not interpolated.
+
+    Args:
+        voxel_size_mm: isotropic voxel size that the network knows, mm.
+        b0_direction: see :class:`GeometryInferer`.
+        relaxivity_weights: see :class:`GeometryInferer`.
+        canonical: see :class:`GeometryInferer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        voxel_size_mm: float = 1.0,
+        b0_direction: Sequence[float] | None = None,
+        relaxivity_weights: Sequence[float] | None = None,
+        canonical: bool = True,
+    ) -> None:
+        super().__init__(b0_direction=b0_direction, relaxivity_weights=relaxivity_weights, canonical=canonical)
+        if not voxel_size_mm > 0:
+            raise ValueError(f"voxel_size_mm must be positive, got {voxel_size_mm}")
+        self.voxel_size_mm = voxel_size_mm
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        voxel_size_mm: Tensor | None = None,
+        b0_direction: Tensor | None = None,
+        relaxivity_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Separate the sources as :class:`GeometryInferer` does; the result is zero outside the mask."""
+
+        def axial_network(image: Tensor, size: Tensor | None, b0: Tensor | None, weights: Tensor | None) -> Tensor:
+            return _run_axial(image, network, (size, b0, weights), self.voxel_size_mm)
+
+        return super().__call__(inputs, axial_network, voxel_size_mm, b0_direction, relaxivity_weights)
+
+
+def _run_axial(image: Tensor, network: Callable[..., Tensor], geometry: Geometry, target_mm: float) -> Tensor:
+    """Run the network on each image (B, C, X, Y, Z) in its axial frame, and bring the results back."""
+    weights = geometry[2]
+    voxel_size_mm, b0_direction = default_geometry(image, *geometry[:2])
+    axial = torch.full_like(voxel_size_mm[:1], target_mm), torch.tensor([[0.0, 0.0, 1.0]]).to(b0_direction)
+    results = []
+    for i, (mask, size, b0) in enumerate(zip(split_image(image)[2], voxel_size_mm, b0_direction, strict=True)):
+        frame = AxialFrame.around(mask, size, b0, target_mm=target_mm)
+        chi = network(frame.to_axial(image[i])[None], *axial, None if weights is None else weights[i : i + 1])
+        results.append(frame.from_axial(chi[0].float()))
+    return torch.stack(results)
 
 
 def _run_canonical(

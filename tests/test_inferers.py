@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import SupervisedEvaluator
 
-from custom_transforms.inferers import GeometryInferer, canonical_order
+from custom_transforms.inferers import AxialInferer, GeometryInferer, canonical_order
 from custom_transforms.transforms import b0_direction_from_affine, voxel_size_from_affine
 
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
@@ -168,3 +168,93 @@ def test_in_an_evaluator(head: MetaTensor) -> None:
     pred = evaluator.state.output[0]["pred"]
     assert pred.shape == (2, 7, 6, 5)
     assert torch.allclose(voxel_size_from_affine(pred.affine), VOXEL_SIZE_MM.flip(0))
+
+
+class AxialNetwork(OrientedNetwork):
+    """A direct network: it takes its own voxel size and B0 along +z alone, and smooths."""
+
+    def __init__(self, voxel_size_mm: float = 1.0) -> None:
+        super().__init__()
+        self.kernel = self.kernel.abs() / self.kernel.abs().sum((1, 2, 3, 4), keepdim=True)
+        self.voxel_size_mm = voxel_size_mm
+
+    def __call__(
+        self,
+        image: torch.Tensor,
+        voxel_size_mm: torch.Tensor | None,
+        b0_direction: torch.Tensor | None,
+        relaxivity_weights: torch.Tensor | None,
+    ) -> torch.Tensor:
+        assert torch.equal(voxel_size_mm, torch.full((len(image), 3), self.voxel_size_mm))
+        assert torch.equal(b0_direction, torch.tensor([[0.0, 0.0, 1.0]]).expand(len(image), 3))
+        self.calls.append((image.shape, relaxivity_weights))
+        return torch.nn.functional.conv3d(image, self.kernel, padding=1)
+
+
+@pytest.fixture
+def masked_head(head: MetaTensor) -> MetaTensor:
+    """The head with a smooth field and R2', and a mask that leaves out its corners."""
+    grid = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in head.shape[1:]), indexing="ij"))
+    mask = (grid.norm(dim=0) < 1.3).float()
+    values = torch.stack([torch.sin(grid[0] + 2 * grid[1]), 1 + grid[2], torch.ones_like(mask)]) * mask
+    return MetaTensor(values, affine=head.affine)
+
+
+def test_a_direct_network_refuses_the_head_itself(masked_head: MetaTensor) -> None:
+    with pytest.raises(AssertionError):
+        GeometryInferer()(masked_head[None], AxialNetwork())
+
+
+@pytest.mark.parametrize("voxel_size_mm", [1.0, 0.75])
+def test_axial_48_orders_give_the_same_maps(masked_head: MetaTensor, voxel_size_mm: float) -> None:
+    inferer, maps = AxialInferer(voxel_size_mm=voxel_size_mm), []
+    for axes, signs in ORDERS:
+        image = stored(masked_head, axes, signs)
+        chi = inferer(list_data_collate([image]), AxialNetwork(voxel_size_mm))
+        assert chi.shape == (1, 2, *image.shape[1:]) and chi.dtype == torch.float32
+        assert torch.equal(chi.affine[0], image.affine)
+        maps.append(restored(chi[0], axes, signs))
+    assert float(maps[0].norm()) > 1
+    assert all(torch.allclose(chi, maps[0], rtol=1e-4, atol=1e-5) for chi in maps)
+    assert not torch.allclose(maps[0].flip(1), maps[0], atol=1e-2)
+
+
+def test_axial_result_is_masked_and_keeps_the_scale(masked_head: MetaTensor) -> None:
+    def constant(image: torch.Tensor, *geometry: torch.Tensor | None) -> torch.Tensor:
+        return torch.full_like(image, 0.3)[:, [0]].repeat(1, 5, 1, 1, 1)  # any number of channels
+
+    chi = AxialInferer()(masked_head[None], constant).as_tensor()
+    expected = 0.3 * masked_head[None, 2:3].as_tensor().expand(1, 5, -1, -1, -1)
+    torch.testing.assert_close(chi, expected, atol=1e-4, rtol=0)
+
+
+def test_axial_heads_are_not_interpolated(masked_head: MetaTensor) -> None:
+    image = MetaTensor(masked_head.as_tensor(), affine=torch.eye(4))
+    network = AxialNetwork()
+    expected = network(image[None].as_tensor(), torch.ones(1, 3), torch.tensor([[0.0, 0.0, 1.0]]), None)
+    chi = AxialInferer()(image[None], network)
+    assert torch.equal(chi.as_tensor(), expected * image[None, 2:3].as_tensor())
+    rotated = AxialInferer()(masked_head[None], network)
+    assert not torch.allclose(rotated.as_tensor(), chi.as_tensor(), atol=1e-3)
+
+
+def test_axial_batches_of_different_geometries(masked_head: MetaTensor) -> None:
+    """Also plain tensors with given geometry, and relaxivity weights."""
+    voxel = torch.tensor([[1.0, 1.0, 1.0], [0.8, 1.0, 1.7]])
+    b0 = torch.nn.functional.normalize(torch.tensor([[0.0, 0.0, 1.0], [0.3, -0.5, 0.8]]), dim=1)
+    images = masked_head[None].as_tensor().repeat(2, 1, 1, 1, 1)
+    weights = torch.tensor([[1.0, 1.0], [1.2, 0.8]])
+    network = AxialNetwork()
+    chi = AxialInferer()(images, network, voxel, b0, weights)
+    assert not isinstance(chi, MetaTensor)
+    assert torch.equal(torch.cat([given for _, given in network.calls]), weights)
+    assert network.calls[0][0][2:] == images.shape[2:] != network.calls[1][0][2:]
+    for i in range(2):
+        alone = AxialInferer()(images[i : i + 1], AxialNetwork(), voxel[i : i + 1], b0[i : i + 1])
+        assert torch.equal(alone, chi[i : i + 1])
+    assert not torch.allclose(chi[0], chi[1], atol=1e-3)
+
+
+def test_axial_voxel_size_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="voxel_size_mm must be positive"):
+        AxialInferer(voxel_size_mm=-1.0)

@@ -8,6 +8,7 @@ sources      the pair of maps: total, sign convention of other tools, parts of a
 reference    the zero of the total susceptibility
 simulation   the local field of two source maps
 augmentation random rotation, susceptibility scaling and B0 direction, the field recomputed
+axial        the isotropic grid along B0 that direct networks need
 """
 
 from .augmentation import (
@@ -18,6 +19,7 @@ from .augmentation import (
     RandSusceptibilityScaling,
     RandSusceptibilityScalingd,
 )
+from .axial import AxialFrame, AxialResampled
 from .field import LocalFieldToPpm, LocalFieldToPpmd, Normalise, Normalised
 from .geometry import Geometryd, b0_direction_from_affine, voxel_size_from_affine
 from .mask import ApplyMask, ApplyMaskd, Mask, Maskd
@@ -29,6 +31,8 @@ from .sources import SignedDiamagnetic, SignedDiamagneticd, SplitSourcesd, Total
 __all__ = [
     "ApplyMask",
     "ApplyMaskd",
+    "AxialFrame",
+    "AxialResampled",
     "Geometryd",
     "LocalFieldToPpm",
     "LocalFieldToPpmd",
