@@ -23,10 +23,37 @@ BIDS_SUFFIXES = {
     keys.MASK: "desc-brain_mask",
     keys.CHI_PARA: "desc-para_Chimap",  # ppm
     keys.CHI_DIA: "desc-dia_Chimap",  # ppm
+    keys.R2STAR: "R2starmap",  # 1/s
+    keys.R2: "R2map",  # 1/s
+    keys.REGIONS: "dseg",
 }
-INPUTS = (keys.LOCAL_FIELD, keys.R2PRIME, keys.MASK)
+"""What the file of each map is called after the name of its case."""
+
 LABELS = (keys.CHI_PARA, keys.CHI_DIA)
 _VALIDATION_EVERY = 5  # one subject of five
+
+
+def bids_path(dataset: Path, case: str, suffix: str) -> Path:
+    """Give the file of a map of a case such as "sub-01" or "sub-01_ses-02" in a BIDS derivative."""
+    return dataset.joinpath(*case.split("_"), "anat", f"{case}_{suffix}.nii.gz")
+
+
+def required_maps(*, rate: str = keys.R2PRIME, labelled: bool = False) -> tuple[str, ...]:
+    """Name the maps that every case needs.
+
+    Args:
+        rate: "r2prime", or "r2star" for gradient echoes alone.
+        labelled: both susceptibility maps too.
+
+    Returns:
+        Keys.
+
+    Raises:
+        ValueError: another rate.
+    """
+    if rate not in (keys.R2PRIME, keys.R2STAR):
+        raise ValueError(f"rate must be {keys.R2PRIME} or {keys.R2STAR}, got {rate!r}")
+    return (keys.LOCAL_FIELD, rate, keys.MASK, *(LABELS if labelled else ()))
 
 
 def _check_files(name: str, case: Case, required: Sequence[str]) -> None:
@@ -35,22 +62,26 @@ def _check_files(name: str, case: Case, required: Sequence[str]) -> None:
         raise FileNotFoundError(f"{name} lacks {', '.join(absent)}; every case needs {', '.join(required)}")
 
 
-def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False) -> list[Case]:
+def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False, rate: str = keys.R2PRIME) -> list[Case]:
     """List the subjects of a BIDS derivative, ``sub-*/anat`` or ``sub-*/ses-*/anat``.
 
-    The files are ``_localfield`` (ppm), ``_R2primemap`` (1/s), ``_desc-brain_mask`` and, where they are known,
-    ``_desc-para_Chimap`` and ``_desc-dia_Chimap`` (ppm, magnitudes), all ``.nii.gz``.
+    The files are ``_localfield`` (ppm), ``_R2primemap`` or ``_R2starmap`` (1/s), ``_desc-brain_mask`` and, where they
+    are known, ``_desc-para_Chimap`` and ``_desc-dia_Chimap`` (ppm, magnitudes), all ``.nii.gz``; others of
+    :data:`BIDS_SUFFIXES` are listed where they exist.
 
     Args:
         dataset_dir: folder of the derivative.
-        labelled: both susceptibility maps must be there.
+        labelled: both susceptibility maps must be there, see :func:`required_maps`.
+        rate: "r2prime" or "r2star", the map that must be there.
 
     Returns:
         For each subject and session the files by key, sorted by name.
 
     Raises:
         FileNotFoundError: no folder, no subject, or a file is missing.
+        ValueError: another rate.
     """
+    required = required_maps(rate=rate, labelled=labelled)
     folder = Path(dataset_dir or "")
     if dataset_dir is None or not folder.is_dir():
         raise FileNotFoundError(f"no dataset folder {dataset_dir}; name one with --dataset_dir")
@@ -62,26 +93,28 @@ def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False) ->
     for field in fields:
         stem = str(field).removesuffix(ending)
         case = {key: f"{stem}_{suffix}.nii.gz" for key, suffix in BIDS_SUFFIXES.items()}
-        _check_files(stem, case, INPUTS + LABELS if labelled else INPUTS)
+        _check_files(stem, case, required)
         cases.append({key: path for key, path in case.items() if Path(path).is_file()})
     return cases
 
 
-def read_data_list(path: str | Path, section: str, *, labelled: bool = False) -> list[Case]:
+def read_data_list(path: str | Path, section: str, *, labelled: bool = False, rate: str = keys.R2PRIME) -> list[Case]:
     """Read one section of a data list ``{"training": [{"local_field": ..., "r2prime": ..., ...}], "validation": ...}``.
 
     Args:
         path: JSON file; relative paths in it are relative to its folder.
         section: name of the section.
-        labelled: both susceptibility maps must be there.
+        labelled: both susceptibility maps must be there, see :func:`required_maps`.
+        rate: "r2prime" or "r2star", the map that must be there.
 
     Returns:
         For each case the files by key, in the order of the list.
 
     Raises:
         FileNotFoundError: the list or a file in it is missing.
-        ValueError: the section is missing or empty.
+        ValueError: the section is missing or empty, or another rate.
     """
+    required = required_maps(rate=rate, labelled=labelled)
     if not Path(path).is_file():
         raise FileNotFoundError(f"no data list {path}")
     content = json.loads(Path(path).read_text())
@@ -89,38 +122,51 @@ def read_data_list(path: str | Path, section: str, *, labelled: bool = False) ->
         raise ValueError(f"{path} must have a list {section!r}; it has {', '.join(map(repr, content)) or 'nothing'}")
     cases = [{key: str(Path(path).parent / file) for key, file in case.items()} for case in content[section]]
     for i, case in enumerate(cases):
-        _check_files(f"{path}: case {i} of {section}", case, INPUTS + LABELS if labelled else INPUTS)
+        _check_files(f"{path}: case {i} of {section}", case, required)
     return cases
 
 
-def training_data(dataset_dir: str | None, data_list: str | None, section: str | None) -> list[Case]:
+def training_data(
+    dataset_dir: str | None, data_list: str | None, section: str | None, *, rate: str = keys.R2PRIME
+) -> list[Case]:
     """List the user's own cases with known susceptibilities; none if neither a folder nor a list is given.
 
     Args:
-        dataset_dir: folder, see :func:`bids_data_list`; every fifth subject, the first included, is for validation.
+        dataset_dir: folder, see :func:`bids_data_list`; every fifth subject, the first included, is for validation,
+            with all sessions.
         data_list: JSON file, see :func:`read_data_list`.
-        section: "training" or "validation"; None takes all subjects of a folder, or the list's "validation".
+        section: "training" or "validation", or any other of a list, such as "test"; None takes all subjects of a
+            folder, or the list's "validation".
+        rate: "r2prime" or "r2star", the map that must be there.
 
     Returns:
         Cases.
 
     Raises:
         FileNotFoundError: something is missing.
-        ValueError: both are given, or a folder has too few subjects to validate on one.
+        ValueError: both are given, or a folder has too few subjects to validate on one, or no such section.
     """
     if dataset_dir is not None and data_list is not None:
         raise ValueError("give --dataset_dir or --data_list, not both")
     if data_list is not None:
-        return read_data_list(data_list, section or "validation", labelled=True)
+        return read_data_list(data_list, section or "validation", labelled=True, rate=rate)
     if dataset_dir is None:
         return []
-    cases = bids_data_list(dataset_dir, labelled=True)
+    cases = bids_data_list(dataset_dir, labelled=True, rate=rate)
     if section is None:
         return cases
-    if len(cases) < 2:
+    if section not in ("training", "validation"):
+        raise ValueError(f"{dataset_dir} has training and validation cases, not {section!r}; give a --data_list")
+    return _split(dataset_dir, cases, held_out=section == "validation")
+
+
+def _split(dataset_dir: str, cases: Sequence[Case], *, held_out: bool) -> list[Case]:
+    """Keep the cases of the subjects that are held out for validation, or those of the others."""
+    subjects = sorted({subject_name(case) for case in cases})
+    if len(subjects) < 2:
         raise ValueError(f"{dataset_dir} has one subject; training needs another one for validation")
-    held_out = cases[::_VALIDATION_EVERY]
-    return held_out if section == "validation" else [case for case in cases if case not in held_out]
+    validation = subjects[::_VALIDATION_EVERY]
+    return [case for case in cases if (subject_name(case) in validation) == held_out]
 
 
 def batch_loader(dataset: Dataset, *, seed: int = 0, shuffle: bool = False) -> DataLoader:
@@ -146,6 +192,11 @@ def case_name(file: str | Path) -> str:
     """Name the case that a file belongs to: ``sub-01`` or ``sub-01_ses-02`` in BIDS, else folder and stem."""
     found = re.match(r"sub-[^_]+(_ses-[^_]+)?", Path(file).name)
     return found[0] if found else f"{Path(file).parent.name}_{Path(file).name.split('.')[0]}".lstrip("_")
+
+
+def subject_name(case: Case) -> str:
+    """Name the subject of a case, whatever its session."""
+    return case_name(case[keys.LOCAL_FIELD]).split("_ses-")[0]
 
 
 class CaseFolders(FolderLayoutBase):

@@ -10,6 +10,7 @@ LOCAL_FIELD = "local_field"  # ppm of B0
 R2PRIME = "r2prime"  # 1/s, or ppm once divided by the relaxivity
 R2STAR = "r2star"  # 1/s
 R2 = "r2"  # 1/s
+RATE = "rate"  # R2'/Dr or R2*/Dr in ppm, whichever the image holds
 MASK = "mask"  # 1 in the brain, 0 outside
 
 # Susceptibility, ppm; the two sources are magnitudes (>= 0), the total is their difference
@@ -24,7 +25,7 @@ MAGNITUDE = "magnitude"  # one channel an echo
 PHASE = "phase"  # rad, one channel an echo
 
 # Network input and output
-IMAGE = "image"  # (B, 3, X, Y, Z): local field, R2'/Dr, mask; see split_image
+IMAGE = "image"  # (B, 3, X, Y, Z): local field, R2'/Dr (or R2*/Dr), mask; see split_image
 LABEL = "label"  # (B, 2, X, Y, Z): chi_para, chi_dia
 PRED = "pred"  # (B, 2, X, Y, Z): chi_para, chi_dia
 

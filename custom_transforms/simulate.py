@@ -10,6 +10,13 @@ sub-01/anat/sub-01_localfield.nii.gz             ppm of B0, noisy
             sub-01_dseg.nii.gz                   regions; their names are in dseg.tsv
             sub-01_echo-1_part-mag_MEGRE.nii.gz  and part-phase (rad), on request
 sub-01/sub-01_simulation.json                    everything the subject was made from
+
+With several head orientations each is a session, sub-01/ses-01/anat/sub-01_ses-01_localfield.nii.gz and so on, and has
+
+            ..._desc-cosmos_Chimap.nii.gz        ppm, COSMOS chi_total of all orientations
+            ..._desc-cosmospara_Chimap.nii.gz    ppm, label made from it and the mean R2'
+            ..._desc-cosmosdia_Chimap.nii.gz     ppm, label, a magnitude
+truth.json, cosmos.json                          data lists with the truth, and with those labels
 """
 
 from dataclasses import asdict, dataclass
@@ -23,16 +30,14 @@ from tqdm import tqdm
 
 from custom_transforms import keys
 from custom_transforms.checks import InputError, user_input
-from custom_transforms.data import BIDS_SUFFIXES
+from custom_transforms.cohort import SPLIT, check_orientations, turned_heads, write_cosmos_labels, write_data_lists
+from custom_transforms.data import BIDS_SUFFIXES, bids_path
 from custom_transforms.output import save_map, staged_folder, write_json
 from custom_transforms.phantom.acquisition import Acquisition, GradientEchoProtocol
 from custom_transforms.phantom.brain import AFFINE, AnatomicalBrain
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.physics import relaxivity_at
 from custom_transforms.provenance import versions
-
-FILES = {**BIDS_SUFFIXES, keys.R2STAR: "R2starmap", keys.R2: "R2map", keys.REGIONS: "dseg"}
-"""What the file of each map is called after the subject's name."""
 
 UNITS = {
     keys.LOCAL_FIELD: "ppm",
@@ -59,12 +64,14 @@ class Scan:
     echoes: bool = False
 
 
-def map_path(dataset: Path, subject: str, key: str) -> Path:
-    """Give the file of a subject's map in a dataset, for a key of :data:`FILES`."""
-    return dataset / subject / "anat" / f"{subject}_{FILES[key]}.nii.gz"
+def map_path(dataset: Path, case: str, key: str) -> Path:
+    """Give the file of a case's map in a dataset, for a key of :data:`custom_transforms.data.BIDS_SUFFIXES`."""
+    return bids_path(dataset, case, BIDS_SUFFIXES[key])
 
 
-def write_subject(dataset: Path, subject: str, *, brain: AnatomicalBrain, scan: Scan, seeds: tuple[int, int]) -> None:
+def write_subject(
+    dataset: Path, subject: str, *, brain: AnatomicalBrain, scan: Scan, seeds: tuple[int, int], orientations: int = 1
+) -> None:
     """Simulate a subject, measure it and write its files.
 
     Args:
@@ -73,6 +80,7 @@ def write_subject(dataset: Path, subject: str, *, brain: AnatomicalBrain, scan: 
         brain: makes the subject.
         scan: how it is measured.
         seeds: of the subject and of its noise.
+        orientations: of the head to B0, each measured with noise of its own; with 3 or more, labels are made from them.
     """
     acquisition = Acquisition(
         gradient_echo=GradientEchoProtocol(b0_tesla=scan.b0_tesla),
@@ -81,14 +89,28 @@ def write_subject(dataset: Path, subject: str, *, brain: AnatomicalBrain, scan: 
     )
     tissue = brain(seeds[0])
     noise = torch.Generator(tissue[keys.MASK].device).manual_seed(seeds[1])
-    maps = acquisition(tissue, snr=scan.snr, generator=noise, echoes=scan.echoes)
-    maps[keys.MASK] = maps[keys.MASK].byte()
-    affine = tissue[AFFINE]
-    for key in FILES:
-        save_map(map_path(dataset, subject, key), maps[key], affine)
-    if scan.echoes:
-        _write_echoes(dataset / subject / "anat", subject, maps, acquisition.gradient_echo, affine)
-    sidecar = {
+    scans = {}
+    for number, head in enumerate(turned_heads(tissue, orientations, seeds[0]), start=1):
+        case = subject if orientations == 1 else f"{subject}_ses-{number:02d}"
+        maps = acquisition(head, snr=scan.snr, generator=noise, echoes=scan.echoes)
+        for key in BIDS_SUFFIXES:
+            values = maps[key].byte() if key == keys.MASK else maps[key]
+            save_map(map_path(dataset, case, key), values, maps[AFFINE])
+        if scan.echoes:
+            _write_echoes(dataset, case, maps, acquisition.gradient_echo)
+        sidecar = _sidecar(brain, scan, seeds, acquisition, head[keys.B0_DIRECTION])
+        if orientations > 1:
+            sidecar |= {"orientation": number, "orientations": orientations}
+        write_json(dataset.joinpath(*case.split("_")) / f"{case}_simulation.json", sidecar)
+        scans[case] = {key: value for key, value in maps.items() if key not in (keys.MAGNITUDE, keys.PHASE)}
+    if orientations > 1:
+        write_cosmos_labels(dataset, scans, scan.relaxivity_per_s_ppm)
+
+
+def _sidecar(
+    brain: AnatomicalBrain, scan: Scan, seeds: tuple[int, int], acquisition: Acquisition, b0_direction: Tensor
+) -> dict[str, Any]:
+    return {
         "subject_seed": seeds[0],
         "noise_seed": seeds[1],
         "scan": asdict(scan),
@@ -96,24 +118,21 @@ def write_subject(dataset: Path, subject: str, *, brain: AnatomicalBrain, scan: 
         "spin_echo_times_s": acquisition.spin_echo.echo_times_s,
         "voxel_size_mm": brain.voxel_size_mm,
         "tilt_range_deg": brain.tilt_range_deg,
-        "b0_direction": [round(b, 6) for b in tissue[keys.B0_DIRECTION].tolist()],
+        "b0_direction": [round(b, 6) for b in b0_direction.tolist()],
         "lesions": brain.lesions,
-        "units": {suffix: UNITS[key] for key, suffix in FILES.items() if key in UNITS},
+        "units": {suffix: UNITS[key] for key, suffix in BIDS_SUFFIXES.items() if key in UNITS},
         "sign": "chi_para and chi_dia are magnitudes; the field is that of chi_para - chi_dia",
     }
-    write_json(dataset / subject / f"{subject}_simulation.json", sidecar)
 
 
-def _write_echoes(
-    folder: Path, subject: str, maps: dict[str, Tensor], protocol: GradientEchoProtocol, affine: Tensor
-) -> None:
+def _write_echoes(dataset: Path, case: str, maps: dict[str, Tensor], protocol: GradientEchoProtocol) -> None:
     for part, key in (("mag", keys.MAGNITUDE), ("phase", keys.PHASE)):
         for i, echo_time_s in enumerate(protocol.echo_times_s):
-            name = f"{subject}_echo-{i + 1}_part-{part}_MEGRE"
-            save_map(folder / f"{name}.nii.gz", maps[key][i : i + 1], affine)
+            path = bids_path(dataset, case, f"echo-{i + 1}_part-{part}_MEGRE")
+            save_map(path, maps[key][i : i + 1], maps[AFFINE])
             unit = {"Units": UNITS[key]} if key in UNITS else {}
             sidecar = {"EchoTime": echo_time_s, "MagneticFieldStrength": protocol.b0_tesla, **unit}
-            write_json(folder / f"{name}.json", sidecar)
+            write_json(path.with_suffix("").with_suffix(".json"), sidecar)
 
 
 def write_dataset_files(dataset: Path) -> None:
@@ -139,6 +158,7 @@ def simulate(
     *,
     output: str,
     subjects: int = 1,
+    orientations: int = 1,
     seed: int = 0,
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
     tilt_deg: float = 0.0,
@@ -153,9 +173,11 @@ def simulate(
     Args:
         output: folder of the dataset; it must be new or empty.
         subjects: number of subjects.
+        orientations: of each head to B0: 1, or 3 and more, which also gives labels by COSMOS, and data lists that split
+            three or more subjects 4:1:3.
         seed: the same seed gives the same subjects.
         voxel_size: x,y,z in mm.
-        tilt_deg: angle between the head and B0 in degrees; the side is random.
+        tilt_deg: angle between the head and B0 in degrees, in the first orientation; the side is random.
         snr: signal of white matter at echo time 0 over the noise SD of one channel.
         b0_tesla: field strength in T; it scales phase and R2', R2 stays that of 3 T.
         relaxivity: R2' of 1 ppm in 1/s, for both sources; 137 at 3 T, scaled with b0_tesla, if not given.
@@ -172,10 +194,14 @@ def simulate(
         if count < 0:
             raise InputError(f"--{name} must not be negative, got {count}")
     with user_input():
+        check_orientations(orientations)
         brain = AnatomicalBrain(voxel_size_mm=voxel_size, tilt_deg=tilt_deg, lesions=lesions)
     scan = Scan(snr, b0_tesla, relaxivity_at(b0_tesla) if relaxivity is None else relaxivity, echoes)
     with staged_folder(folder) as stage:
         for number in tqdm(range(1, subjects + 1), desc="simulating", unit="subject", disable=None):
-            write_subject(stage, f"sub-{number:02d}", brain=brain, scan=scan, seeds=_draw_seeds(seed, number))
+            seeds = _draw_seeds(seed, number)
+            write_subject(stage, f"sub-{number:02d}", brain=brain, scan=scan, seeds=seeds, orientations=orientations)
         write_dataset_files(stage)
+        if orientations > 1 and subjects >= len(SPLIT):
+            write_data_lists(stage)
     print(f"{subjects} simulated in {folder}")

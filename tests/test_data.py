@@ -1,6 +1,7 @@
 """Data lists name the files that are missing; loaders depend on seed and epoch alone; results have their places."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,19 @@ from torch.utils.data import Dataset
 
 from custom_transforms.data import (
     BIDS_SUFFIXES,
-    INPUTS,
     LABELS,
     CaseFolders,
     batch_loader,
     bids_data_list,
+    bids_path,
     case_name,
     read_data_list,
+    required_maps,
+    subject_name,
     training_data,
 )
+
+INPUTS = required_maps()
 
 
 def make_subjects(root: Path, count: int, keys: tuple[str, ...] = INPUTS + LABELS) -> Path:
@@ -43,6 +48,17 @@ def test_bids_sessions_without_labels(tmp_path: Path) -> None:
     assert case.keys() == set(INPUTS)
     with pytest.raises(FileNotFoundError, match=r"sub-1_ses-b lacks chi_para .*desc-para_Chimap"):
         bids_data_list(tmp_path, labelled=True)
+
+
+def test_bids_gradient_echoes_alone(tmp_path: Path) -> None:
+    """R2* takes the place of R2'."""
+    folder = make_subjects(tmp_path, 1, ("local_field", "r2star", "mask", *LABELS))
+    (case,) = bids_data_list(folder, rate="r2star")
+    assert case.keys() == {"local_field", "r2star", "mask", *LABELS}
+    with pytest.raises(FileNotFoundError, match=r"sub-01 lacks r2prime \(.*R2primemap.nii.gz\); every case needs"):
+        bids_data_list(folder)
+    with pytest.raises(ValueError, match="rate must be r2prime or r2star, got 'r2'"):
+        bids_data_list(folder, rate="r2")
 
 
 def test_bids_errors(tmp_path: Path) -> None:
@@ -73,6 +89,19 @@ def test_training_and_validation_are_apart(tmp_path: Path) -> None:
     assert training_data(None, None, "training") == []
     with pytest.raises(ValueError, match="not both"):
         training_data(folder, "list.json", "training")
+
+
+def test_sessions_of_a_subject_stay_together(tmp_path: Path) -> None:
+    for subject, session in product(("sub-1", "sub-2", "sub-3"), ("ses-a", "ses-b")):
+        for key in INPUTS + LABELS:
+            path = bids_path(tmp_path, f"{subject}_{session}", BIDS_SUFFIXES[key])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    training, validation = (training_data(str(tmp_path), None, s) for s in ("training", "validation"))
+    assert [subject_name(case) for case in validation] == ["sub-1"] * 2
+    assert [subject_name(case) for case in training] == ["sub-2"] * 2 + ["sub-3"] * 2
+    with pytest.raises(ValueError, match="has training and validation cases, not 'test'; give a --data_list"):
+        training_data(str(tmp_path), None, "test")
 
 
 def test_one_subject_is_too_few(tmp_path: Path) -> None:

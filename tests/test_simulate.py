@@ -10,10 +10,10 @@ import torch
 
 from custom_transforms import keys
 from custom_transforms.checks import InputError
-from custom_transforms.data import bids_data_list
+from custom_transforms.data import BIDS_SUFFIXES, bids_data_list
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.physics import DipoleConvolution
-from custom_transforms.simulate import FILES, map_path, simulate
+from custom_transforms.simulate import map_path, simulate
 from custom_transforms.transforms import b0_direction_from_affine
 
 COARSE = {"voxel_size": (4.0, 4.0, 5.0), "tilt_deg": 25.0, "seed": 7}
@@ -40,7 +40,7 @@ def test_files(dataset: Path) -> None:
     rows = [line.split("\t") for line in (dataset / "dseg.tsv").read_text().splitlines()]
     assert {name: int(index) for index, name in rows[1:]} == REGIONS
     assert set(np.unique(load(dataset, keys.REGIONS))) <= set(REGIONS.values())
-    for key in FILES:
+    for key in BIDS_SUFFIXES:
         image = nib.load(map_path(dataset, "sub-02", key))
         assert image.get_data_dtype() == (np.uint8 if key in (keys.MASK, keys.REGIONS) else np.float32)
         assert image.header["sform_code"] == image.header["qform_code"] == 1
@@ -104,6 +104,8 @@ def test_echoes(dataset: Path) -> None:
         ({"subjects": 0}, "--subjects must be positive"),
         ({"snr": -1.0}, "--snr must be positive"),
         ({"b0_tesla": 0.0}, "--b0_tesla must be positive"),
+        ({"orientations": 0}, "orientations must be 1, or 3 and more for COSMOS, got 0"),
+        ({"orientations": 2}, "orientations must be 1, or 3 and more for COSMOS, got 2"),
         ({"lesions": -1}, "--lesions must not be negative"),
         ({"seed": -1}, "--seed must not be negative"),
         ({"voxel_size": (1.0, 1.0, 0.0)}, "voxel_size_mm must be three positive numbers"),
