@@ -24,11 +24,11 @@ def _generator(device: torch.device, *words: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
-def _network_data(maps: Mapping[str, Tensor], relaxivity_per_s_ppm: float) -> dict[str, Tensor]:
+def _network_data(maps: Mapping[str, Tensor], relaxivity_per_s_ppm: float, rate: str) -> dict[str, Tensor]:
     """Give image, label, mask and geometry of measured maps; the channel axis is the fourth from the end."""
-    r2prime = r2prime_per_s_to_ppm(maps[keys.R2PRIME], relaxivity_per_s_ppm)
+    rate_ppm = r2prime_per_s_to_ppm(maps[rate], relaxivity_per_s_ppm)
     return {
-        keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], r2prime, maps[keys.MASK]], dim=-4),
+        keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], rate_ppm, maps[keys.MASK]], dim=-4),
         keys.LABEL: torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=-4),
         keys.MASK: maps[keys.MASK],
         **{name: maps[name].cpu() for name in keys.GEOMETRY},
@@ -47,6 +47,7 @@ class SimulatedBatches(IterableDataset):
         seed: a training and a validation set need different ones.
         snr: range of the signal-to-noise ratio, log-uniform.
         relaxivity_split: largest relative deviation of the two relaxivities from their mean.
+        rate: "r2prime" or "r2star", which of them the image holds.
         device: where the phantom computes.
     """
 
@@ -59,6 +60,7 @@ class SimulatedBatches(IterableDataset):
         seed: int,
         snr: tuple[float, float] = (50.0, 300.0),
         relaxivity_split: float = 0.2,
+        rate: str = keys.R2PRIME,
         device: torch.device | str = "cpu",
     ) -> None:
         self.phantom = phantom
@@ -67,6 +69,7 @@ class SimulatedBatches(IterableDataset):
         self.seed = seed
         self.snr = snr
         self.relaxivity_split = relaxivity_split
+        self.rate = rate
         self.device = torch.device(device)
         self.epoch = 0
         self._acquisition = Acquisition()
@@ -97,7 +100,7 @@ class SimulatedBatches(IterableDataset):
         tissue[keys.RELAXIVITY_WEIGHTS] = self._relaxivity_weights(draws)
         exact = self._acquisition.exact(tissue)
         maps = self._noise(exact, snr=draws.log_uniform(*self.snr), generator=generator)
-        return _network_data(maps, relaxivity_at(3.0))
+        return _network_data(maps, relaxivity_at(3.0), self.rate)
 
     def _relaxivity_weights(self, draws: Draws) -> Tensor:
         """Half of the volumes have a single Dr."""
@@ -115,6 +118,7 @@ class SimulatedSubjects(Dataset):
         seed: another seed gives other subjects.
         snr: signal-to-noise ratio, or None for exact maps.
         acquisition: how they are measured; the default protocol if None.
+        rate: "r2prime" or "r2star", which of them the image holds.
     """
 
     def __init__(
@@ -125,12 +129,14 @@ class SimulatedSubjects(Dataset):
         seed: int,
         snr: float | None = 100.0,
         acquisition: Acquisition | None = None,
+        rate: str = keys.R2PRIME,
     ) -> None:
         self.brain = brain
         self.length = length
         self.seed = seed
         self.snr = snr
         self.acquisition = acquisition or Acquisition()
+        self.rate = rate
 
     def __len__(self) -> int:
         """Give the number of subjects."""
@@ -153,4 +159,4 @@ class SimulatedSubjects(Dataset):
         maps = self.acquisition(tissue, snr=self.snr, generator=generator)
         para, dia = self.acquisition.relaxivity_para_per_s_ppm, self.acquisition.relaxivity_dia_per_s_ppm
         relaxivity_per_s_ppm, *weights = relaxivity_weights(para, dia)
-        return _network_data({**maps, keys.RELAXIVITY_WEIGHTS: torch.tensor(weights)}, relaxivity_per_s_ppm)
+        return _network_data({**maps, keys.RELAXIVITY_WEIGHTS: torch.tensor(weights)}, relaxivity_per_s_ppm, self.rate)

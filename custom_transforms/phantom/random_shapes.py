@@ -62,7 +62,7 @@ class RandomShapes:
         slice_ratio: largest ratio of the third voxel size to the other two.
         tilt_deg: largest angle between B0 and the third axis.
         nuclei: family of deep-grey-like ellipsoids.
-        lesions: family of haemorrhages and calcifications.
+        lesions: family of haemorrhages and calcifications, or None for none.
         vessels: number of tubes.
         texture: largest SD of the multiplicative texture.
         device: where the maps are made.
@@ -76,7 +76,7 @@ class RandomShapes:
         slice_ratio: float = SLICE_RATIO,
         tilt_deg: float = 45.0,
         nuclei: Ellipsoids = NUCLEI,
-        lesions: Ellipsoids = LESIONS,
+        lesions: Ellipsoids | None = LESIONS,
         vessels: int = 3,
         texture: float = 0.25,
         device: torch.device | str = "cpu",
@@ -109,7 +109,7 @@ class RandomShapes:
         chi, r2, m0 = self._tissue(draws, voxel_size_mm)
         warp = gaussian_noise(draws, 1, self.shape, voxel_size_mm, sigma=draws.uniform(2.0, 6.0))
         for family in (self.nuclei, self.lesions):
-            chi = _paint_ellipsoids(draws, chi, grid, warp, family)
+            chi = chi if family is None else _paint_ellipsoids(draws, chi, grid, warp, family)
         chi = _paint_vessels(draws, chi, grid, self.vessels)
         chi = self._texture(draws, chi, voxel_size_mm)
         chi = low_pass(chi, voxel_size_mm, sigma=draws.uniform(0.2, 0.7)).clamp(min=0.0)
