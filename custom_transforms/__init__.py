@@ -6,11 +6,12 @@ The map of the package:
     physics/       units, dipole convolution, source model, closed and analytic forms (imports torch only)
     phantom/       random shapes, anatomical brain, acquisition, and the datasets made of them
     relaxometry.py R2*, R2 and field fits of multi-echo data
-    transforms/    MONAI transforms: mask, field and R2' units, geometry, zero reference, simulation,
-                   augmentation
-    networks/      learned methods: ChiSepNet, UnrolledChiSepNet
-    classical/     conventional methods
-    inferers.py    GeometryInferer: the geometry from the affine to the network
+    transforms/    MONAI transforms: mask, field and R2' units, geometry, axial frame, zero reference,
+                   simulation, augmentation
+    networks/      learned methods: QSMnet, chi-sepnet, both unrolled networks, R2' from R2*
+    classical/     conventional methods, and COSMOS, the maker of labels
+    variants.py    every network of the bundle by its name, with its weights
+    inferers.py    GeometryInferer, AxialInferer: the geometry from the affine to the network
     losses/        training losses: of both sources, and the published terms of QSMnet and chi-sepnet
     statistics.py  means and SDs of a training set, for the networks that z-score
     metrics/       error measures, as functions and as Ignite metrics
@@ -18,11 +19,13 @@ The map of the package:
     data.py        data lists
     weights.py     weights files
     overrides.py   refuses misspelt options of the configs
-    reconstruct.py, simulate.py, demo.py, checks.py, report/, cli.py    the command `chisep`
+    cohort.py      several head orientations, their COSMOS labels, the split of the subjects
+    reproduce/     the published results, checked
+    reconstruct.py, simulate.py, evaluate.py, demo.py, checks.py, report/, cli.py    the command `chisep`
 
 Every method, learned or conventional, is a module with the same call:
 
     method(image, voxel_size_mm, b0_direction, relaxivity_weights) -> chi
 
-with image (B, 3, X, Y, Z): local field, R2'/Dr (ppm) and mask; chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0 (ppm).
+with image (B, 3, X, Y, Z): local field, R2'/Dr or R2*/Dr, mask; chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0; in ppm.
 """

@@ -7,7 +7,7 @@ a finding: a sentence that names the file and the remedy, for the caller to refu
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,23 +19,35 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from torch import Tensor
 
-from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
+from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME, R2STAR
 from custom_transforms.phantom.random_shapes import SLICE_RATIO, VOXEL_SIZE_MM
 from custom_transforms.physics import hz_per_ppm
+from custom_transforms.transforms.axial import AxialFrame
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.field import FieldUnit, LocalFieldToPpm
-from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
+from custom_transforms.transforms.geometry import (
+    b0_direction_from_affine,
+    check_same_grid,
+    unit_vector,
+    voxel_size_from_affine,
+)
 from custom_transforms.transforms.relaxometry import RateUnit, ScaleR2Prime
 
 FIELD_SD_PPM = (0.0004, 0.3)
 """Plausible SD of a local field in the brain: 0.01 ppm is usual, 0.3 ppm is that of a field before its background is
 removed."""
 
-R2PRIME_MEDIAN_PER_S = (0.3, 500.0)
-"""Plausible median of R2' in the brain; 3 to 10 1/s are usual at 3 T."""
+RATE_NAMES = {R2PRIME: "R2'", R2STAR: "R2*"}
 
-R2PRIME_USUAL_PER_S = (1.0, 20.0)
-"""Usual median of R2' in the brain: narrow enough to tell 1/ms, below 0.02, from R2' that is already in ppm, above."""
+RATE_MEDIAN_PER_S = {R2PRIME: (0.3, 500.0), R2STAR: (7.0, 1000.0)}
+"""Plausible median in the brain; 3 to 10 1/s of R2' and 15 to 25 1/s of R2* are usual at 3 T. R2* holds R2, which is
+above 7 1/s in all tissue at any field strength."""
+
+RATE_USUAL_PER_S = {R2PRIME: (1.0, 20.0), R2STAR: (7.0, 100.0)}
+"""Usual median in the brain: narrow enough to tell 1/ms, below, from a map that is already in ppm, above."""
+
+R2PRIME_HIGH_PER_S_TESLA = 14.0 / 3.0
+"""Median of R2' in the brain, over the field strength, from which it looks like R2*."""
 
 RELAXIVITY_PER_S_PPM_TESLA = (5.0, 500.0)
 """Plausible relaxivity over the field strength: 46 is the default, 108 that of theory."""
@@ -47,6 +59,9 @@ _B0_TESLA = (0.05, 25.0)  # field strengths of scanners
 _BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 _HAS_ORIENTATION = "has_orientation"
 _ROUNDING = 1.02  # of voxel sizes in headers
+_R2_TESLA = 3.0  # where the networks learnt R2
+_SAME_FIELD_STRENGTH = 0.1  # relative: scanners of 3 T have 2.9 T
+_GRID_STEP = 2e-3  # voxels, from turns of 90 degrees and whole voxels: the rounding of an AxialFrame
 
 
 class InputError(ValueError):
@@ -94,11 +109,16 @@ def read_map(key: str, path: str) -> MetaTensor:
     return MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(image.affine), meta=meta)
 
 
+def rate_key(maps: Mapping[str, object]) -> str:
+    """Say which of R2' and R2* is among maps or files, by its key."""
+    return next(key for key in RATE_NAMES if key in maps)
+
+
 def check_maps(maps: Mapping[str, MetaTensor]) -> None:
     """Refuse maps that cannot be reconstructed.
 
     Args:
-        maps: local_field, r2prime and mask as :func:`read_map` gives them.
+        maps: local_field, r2prime or r2star, and mask as :func:`read_map` gives them.
 
     Raises:
         InputError: grids that differ, a single slice, a sheared affine, an empty mask, NaN, or a map without content.
@@ -114,7 +134,7 @@ def check_maps(maps: Mapping[str, MetaTensor]) -> None:
     inside = mask.as_tensor() > 0.5
     if not inside.any():
         raise InputError(f"{image_name(MASK, mask)} is empty; it must be 1 in the brain and 0 outside")
-    for key in (LOCAL_FIELD, R2PRIME):
+    for key in (LOCAL_FIELD, rate_key(maps)):
         _check_finite(key, maps[key], inside, "take these voxels out of the mask or fill them")
         values = maps[key].as_tensor()[inside]
         if values.min() == values.max():
@@ -133,7 +153,7 @@ def implausible(
     maps: Mapping[str, MetaTensor],
     *,
     field_unit: FieldUnit,
-    r2prime_unit: RateUnit,
+    rate_unit: RateUnit,
     b0_tesla: float,
     echo_time_s: float | None,
     relaxivities_per_s_ppm: tuple[float, float],
@@ -141,9 +161,9 @@ def implausible(
     """Look for values that do not fit their unit, and for a mask that is not binary.
 
     Args:
-        maps: local_field, r2prime and mask, checked by :func:`check_maps`.
+        maps: local_field, r2prime or r2star, and mask, checked by :func:`check_maps`.
         field_unit: what the unit of the local field is said to be.
-        r2prime_unit: what the unit of R2' is said to be.
+        rate_unit: what the unit of R2' or R2* is said to be.
         b0_tesla: main field in T.
         echo_time_s: echo time in s of a local field in rad.
         relaxivities_per_s_ppm: Dr of paramagnetic and of diamagnetic sources in 1/s/ppm.
@@ -152,10 +172,10 @@ def implausible(
         One finding for each setting or map that looks wrong.
     """
     mask = maps[MASK].as_tensor()
-    field, r2prime = (maps[key].as_tensor()[mask > 0.5] for key in (LOCAL_FIELD, R2PRIME))
+    field, rate = maps[LOCAL_FIELD].as_tensor()[mask > 0.5], rate_key(maps)
     with user_input():
         sd_ppm = float(LocalFieldToPpm(unit=field_unit, b0_tesla=b0_tesla, echo_time_s=echo_time_s)(field).std())
-        median_per_s = float(ScaleR2Prime(relaxivity_per_s_ppm=1.0, unit=r2prime_unit)(r2prime).median())
+        median_per_s = _median_per_s(maps, rate_unit)
     findings = _implausible_settings(b0_tesla, relaxivities_per_s_ppm)
     if echo_time_s is not None and echo_time_s > LONGEST_ECHO_TIME_S:
         findings.append(f"an echo time of {echo_time_s:g} s looks like ms; give --echo_time_s in seconds")
@@ -163,10 +183,10 @@ def implausible(
         remedy = _field_remedy(float(field.std()), field_unit, b0_tesla)
         name = image_name(LOCAL_FIELD, maps[LOCAL_FIELD])
         findings.append(f"{name} has an SD of {sd_ppm:.2g} ppm if its unit is {field_unit}; {remedy}")
-    if not R2PRIME_MEDIAN_PER_S[0] <= median_per_s <= R2PRIME_MEDIAN_PER_S[1]:
-        remedy = _r2prime_remedy(median_per_s, r2prime_unit)
-        name = image_name(R2PRIME, maps[R2PRIME])
-        findings.append(f"{name} has a median of {median_per_s:.2g} 1/s if its unit is {r2prime_unit}; {remedy}")
+    if not RATE_MEDIAN_PER_S[rate][0] <= median_per_s <= RATE_MEDIAN_PER_S[rate][1]:
+        remedy = _rate_remedy(rate, median_per_s, rate_unit)
+        name = image_name(rate, maps[rate])
+        findings.append(f"{name} has a median of {median_per_s:.2g} 1/s if its unit is {rate_unit}; {remedy}")
     if float(torch.minimum(mask.abs(), (mask - 1).abs()).max()) > _BINARY_TOLERANCE:
         name = image_name(MASK, maps[MASK])
         findings.append(f"{name} has values other than 0 and 1; store 1 inside and 0 outside")
@@ -193,38 +213,79 @@ def _field_remedy(sd: float, unit: FieldUnit, b0_tesla: float) -> str:
     return "check its unit, and that the background field is removed"
 
 
-def _r2prime_remedy(median_per_s: float, unit: RateUnit) -> str:
+def _median_per_s(maps: Mapping[str, MetaTensor], unit: RateUnit) -> float:
+    """Give the median of R2' or R2* in the mask, in 1/s."""
+    values = maps[rate_key(maps)].as_tensor()[maps[MASK].as_tensor() > 0.5]
+    return float(ScaleR2Prime(relaxivity_per_s_ppm=1.0, unit=unit)(values).median())
+
+
+def _rate_remedy(rate: str, median_per_s: float, unit: RateUnit) -> str:
     other, factor = ("per_ms", 1000.0) if unit == "per_s" else ("per_s", 0.001)
-    if R2PRIME_USUAL_PER_S[0] <= median_per_s * factor <= R2PRIME_USUAL_PER_S[1]:
-        return f"it looks like {other}: give --r2prime_unit {other}"
-    return "check its unit, that it is R2' and not yet divided by the relaxivity, and that the mask is the brain's"
+    if RATE_USUAL_PER_S[rate][0] <= median_per_s * factor <= RATE_USUAL_PER_S[rate][1]:
+        return f"it looks like {other}: give --rate_unit {other}"
+    if rate == R2STAR and RATE_USUAL_PER_S[R2PRIME][0] <= median_per_s <= RATE_MEDIAN_PER_S[R2STAR][0]:
+        return "it looks like R2': give it as --r2prime"
+    name = RATE_NAMES[rate]
+    return f"check its unit, that it is {name} and not yet divided by the relaxivity, and that the mask is the brain's"
 
 
-def notes(maps: Mapping[str, MetaTensor], *, b0_is_given: bool) -> list[str]:
+def notes(
+    maps: Mapping[str, MetaTensor],
+    *,
+    rate_unit: RateUnit,
+    b0_tesla: float,
+    b0_direction: Sequence[float] | None,
+    axial_mm: float | None = None,
+) -> list[str]:
     """Say what a reconstruction will do about harmless oddities of the maps.
 
     Args:
-        maps: local_field, r2prime and mask, checked by :func:`check_maps`.
-        b0_is_given: the direction of the main field does not come from the affine.
+        maps: local_field, r2prime or r2star, and mask, checked by :func:`check_maps`.
+        rate_unit: unit of R2' or R2*.
+        b0_tesla: main field in T.
+        b0_direction: (3,) in voxel axes, or None for that of the affine.
+        axial_mm: the one voxel size that a direct network knows, with B0 along +z; None for any other network.
 
     Returns:
         One sentence for each.
     """
-    said = []
-    inside = maps[MASK].as_tensor() > 0.5
-    negative = float((maps[R2PRIME].as_tensor()[inside] < 0).float().mean())
-    if negative > 0:
-        said.append(f"{image_name(R2PRIME, maps[R2PRIME])} is negative in {negative:.1%} of the mask; taken as 0 there")
-    field = maps[LOCAL_FIELD]
-    if not (b0_is_given or field.meta[_HAS_ORIENTATION]):
+    field, inside = maps[LOCAL_FIELD], maps[MASK].as_tensor() > 0.5
+    said = _rate_notes(maps, inside, rate_unit, b0_tesla)
+    if b0_direction is None and not field.meta[_HAS_ORIENTATION]:
         name = image_name(LOCAL_FIELD, field)
         said.append(f"{name} has no orientation in its header: B0 is along its third axis, or give --b0_direction")
-    sizes = voxel_size_from_affine(field.affine).tolist()
-    if not _is_trained_size(sizes):
-        size, (low, high) = " x ".join(f"{v:.2g}" for v in sizes), VOXEL_SIZE_MM
+    sizes = voxel_size_from_affine(field.affine)
+    size = " x ".join(f"{v:.2g}" for v in sizes.tolist())
+    if axial_mm is not None:
+        direction = b0_direction_from_affine(field.affine) if b0_direction is None else unit_vector(b0_direction)
+        if _interpolates(AxialFrame.around(inside.float(), sizes, direction, target_mm=axial_mm)):
+            known = f"{axial_mm:g} mm voxels with B0 along +z"
+            said.append(f"voxels of {size} mm are resampled to the network's {known} and back; expect blurring")
+    elif not _is_trained_size(sizes.tolist()):
+        low, high = VOXEL_SIZE_MM
         known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick"
         said.append(f"voxels of {size} mm are not of the network's training data, {known}; expect a bias")
     return said
+
+
+def _rate_notes(maps: Mapping[str, MetaTensor], inside: Tensor, rate_unit: RateUnit, b0_tesla: float) -> list[str]:
+    said, rate = [], rate_key(maps)
+    name = image_name(rate, maps[rate])
+    negative = float((maps[rate].as_tensor()[inside] < 0).float().mean())
+    if negative > 0:
+        said.append(f"{name} is negative in {negative:.1%} of the mask; taken as 0 there")
+    median_per_s = _median_per_s(maps, rate_unit)
+    if rate == R2PRIME and median_per_s > R2PRIME_HIGH_PER_S_TESLA * b0_tesla:
+        said.append(f"{name} has a median of {median_per_s:.2g} 1/s, as R2* has; if it is R2*, give it as --r2star")
+    if rate == R2STAR and abs(b0_tesla / _R2_TESLA - 1) > _SAME_FIELD_STRENGTH:
+        said.append(f"the network learnt at {_R2_TESLA:g} T which part of R2* is R2; at {b0_tesla:g} T expect a bias")
+    return said
+
+
+def _interpolates(frame: AxialFrame) -> bool:
+    """Say whether the way to the frame is more than turns of 90 degrees."""
+    step = frame.matrix.abs()
+    return float(torch.minimum(step, (step - 1).abs()).max()) > _GRID_STEP
 
 
 def _is_trained_size(voxel_size_mm: list[float]) -> bool:
@@ -236,22 +297,23 @@ def _is_trained_size(voxel_size_mm: list[float]) -> bool:
 def doubtful_sign(chi_total_ppm: NDArray, maps: Mapping[str, MetaTensor]) -> list[str]:
     """Test the sign of the field by its result: veins and deep grey matter must come out paramagnetic.
 
-    They are where R2' is highest, so chi_total is averaged over the hundredth of the mask with the highest R2'.
+    They are where R2' and R2* are highest, so chi_total is averaged over the highest hundredth of the mask.
 
     Args:
         chi_total_ppm: (X, Y, Z) in ppm.
-        maps: r2prime and mask, checked by :func:`check_maps`.
+        maps: r2prime or r2star, and mask, checked by :func:`check_maps`.
 
     Returns:
         One sentence, or none.
     """
     inside = maps[MASK].numpy()[0] > 0.5
-    r2prime = maps[R2PRIME].numpy()[0]
-    strong = inside & (r2prime >= np.quantile(r2prime[inside], 0.99))
+    rate = rate_key(maps)
+    values = maps[rate].numpy()[0]
+    strong = inside & (values >= np.quantile(values[inside], 0.99))
     mean_ppm = float(chi_total_ppm[strong].mean())
     if mean_ppm >= 0:
         return []
     return [
-        f"where R2' is highest chi_total is {mean_ppm:.2g} ppm, but veins and deep grey matter are paramagnetic; "
-        "unless there are large calcifications, the sign of the field is wrong: try --field_sign -1"
+        f"where {RATE_NAMES[rate]} is highest chi_total is {mean_ppm:.2g} ppm, but veins and deep grey matter are "
+        "paramagnetic; unless there are large calcifications, the sign of the field is wrong: try --field_sign -1"
     ]

@@ -1,4 +1,4 @@
-"""The command line: `chisep simulate`, `reconstruct`, `demo`, `bundle-path` and `version`.
+"""The command line: `chisep simulate`, `reconstruct`, `evaluate`, `demo`, `reproduce` and others.
 
 Fire builds the commands and their help from the functions' signatures, but it runs a command before it notices an
 unknown option. So the arguments are checked against the signature first, and values are converted by its types.
@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,8 +19,11 @@ import fire
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.demo import demo
+from custom_transforms.evaluate import evaluate
 from custom_transforms.provenance import versions
 from custom_transforms.reconstruct import reconstruct
+from custom_transforms.reproduce.papers import papers
+from custom_transforms.reproduce.thesis import thesis
 from custom_transforms.simulate import simulate
 
 Command = Callable[..., None]
@@ -39,7 +42,10 @@ def show_version() -> None:
 COMMANDS: dict[str, Command] = {
     "simulate": simulate,
     "reconstruct": reconstruct,
+    "evaluate": evaluate,
     "demo": demo,
+    "reproduce thesis": thesis,
+    "reproduce papers": papers,
     "bundle-path": show_bundle_path,
     "version": show_version,
 }
@@ -150,6 +156,12 @@ def _parameter_types(function: Command) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
 
 
+def _split_command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Split off the command, which has one word or two."""
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    return " ".join(arguments[:words]), arguments[words:]
+
+
 def check_arguments(arguments: Sequence[str]) -> list[str]:
     """Check a command and its options before anything runs, and convert the values.
 
@@ -163,9 +175,9 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: unknown command or option, missing or wrong value.
     """
-    command, *rest = arguments
+    command, rest = _split_command(arguments)
     if {"--help", "-h"} & set(arguments):
-        return [*([command] if command in COMMANDS else []), "--help"]
+        return [*(command.split() if command in COMMANDS else []), "--help"]
     if command not in COMMANDS:
         raise InputError(f"unknown command {command!r}; {_nearest(command, list(COMMANDS))}")
     hints = _parameter_types(COMMANDS[command])
@@ -175,7 +187,16 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     missing = [f"--{p.name}" for p in parameters if p.default is p.empty and p.name not in values]
     if missing:
         raise InputError(f"{command}: {', '.join(missing)} missing; see chisep {command} --help")
-    return [command, *(f"--{name}={value!r}" for name, value in values.items())]
+    return [*command.split(), *(f"--{name}={value!r}" for name, value in values.items())]
+
+
+def _grouped(commands: Mapping[str, Command]) -> dict[str, Any]:
+    """Nest the commands of two words under their first, as Fire wants them."""
+    groups: dict[str, Any] = {}
+    for name, function in commands.items():
+        *group, last = name.split()
+        (groups.setdefault(group[0], {}) if group else groups)[last] = function
+    return groups
 
 
 def main() -> None:
@@ -185,7 +206,7 @@ def main() -> None:
     """
     arguments = sys.argv[1:]
     try:
-        fire.Fire(COMMANDS, command=check_arguments(arguments) if arguments else [], name="chisep")
+        fire.Fire(_grouped(COMMANDS), command=check_arguments(arguments) if arguments else [], name="chisep")
     except (InputError, FileNotFoundError) as error:
         print(f"chisep: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -12,12 +12,11 @@ from typing import Any
 import monai
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
-
-WEIGHTS = "models/model.pt"
 
 
 def file_sha256(path: str | Path) -> str:
@@ -62,13 +61,22 @@ def describe_files(files: Mapping[str, str]) -> dict[str, Any]:
     return {key: {"path": path, "sha256": file_sha256(path)} for key, path in files.items()}
 
 
-def describe_weights() -> dict[str, str]:
-    """Give the name, in the bundle, and the SHA-256 of the network's weights.
+def describe_weights(config: ConfigParser) -> list[dict[str, str]]:
+    """Give the name, in the bundle, and the SHA-256 of each weights file of a variant.
+
+    Args:
+        config: inference.json of the variant. Its own weights are ``weights``, those of a frozen network inside it have
+            a name that ends so, such as ``qsmnet_weights``.
 
     Raises:
-        FileNotFoundError: the bundle has none.
+        FileNotFoundError: the bundle lacks one.
     """
-    path = bundle_path() / WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"the bundle has no weights at {path}; train them, or install a release that has them")
-    return {"path": WEIGHTS, "sha256": file_sha256(path)}
+    names = [name for name in config[""] if name.endswith("weights")]  # "" is the whole of it
+    paths = [Path(config.get_parsed_content(name)) for name in names]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"variant {config['variant']} has no weights at {absent[0]}; train them, or install a release that has them"
+        )
+    root = config["bundle_root"]
+    return [{"path": path.relative_to(root).as_posix(), "sha256": file_sha256(path)} for path in paths]

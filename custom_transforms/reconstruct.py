@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +14,19 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from custom_transforms import keys
-from custom_transforms.bundle_path import bundle_path
-from custom_transforms.checks import InputError, check_maps, doubtful_sign, implausible, notes, read_map, user_input
+from custom_transforms.checks import (
+    RATE_NAMES,
+    InputError,
+    check_maps,
+    doubtful_sign,
+    implausible,
+    notes,
+    rate_key,
+    read_map,
+    user_input,
+)
+from custom_transforms.inferers import AxialInferer, GeometryInferer
+from custom_transforms.networks import ChiSepNet
 from custom_transforms.output import staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm, relaxivity_at, relaxivity_weights
 from custom_transforms.provenance import describe_files, describe_geometry, describe_weights, versions
@@ -24,10 +35,13 @@ from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.geometry import unit_vector
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
+from custom_transforms.variants import inference_config, variant_names, variant_path
 
 MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
 RECORD = "reconstruction.json"
 FIGURE = "reconstruction.png"
+DEFAULT_VARIANTS = {keys.R2PRIME: "unrolled", keys.R2STAR: "unrolled_r2star"}
+R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Settings:
         field_unit: unit of the local field.
         field_sign: +1 if it grows with the field, -1 if it falls.
         echo_time_s: echo time in s of a field in rad.
-        r2prime_unit: unit of R2'.
+        rate_unit: unit of R2' or R2*.
         b0_tesla: main field in T.
         relaxivity_para_per_s_ppm: Dr of paramagnetic sources in 1/s/ppm.
         relaxivity_dia_per_s_ppm: Dr of diamagnetic sources in 1/s/ppm.
@@ -49,7 +63,7 @@ class Settings:
     field_unit: FieldUnit
     field_sign: int
     echo_time_s: float | None
-    r2prime_unit: RateUnit
+    rate_unit: RateUnit
     b0_tesla: float
     relaxivity_para_per_s_ppm: float
     relaxivity_dia_per_s_ppm: float
@@ -57,31 +71,60 @@ class Settings:
     reference: Reference
 
 
-def run_inference(files: Mapping[str, str], output: Path, settings: Settings, device: torch.device) -> None:
+def _variants_for(rate: str) -> str:
+    """List the variants that take R2' or R2*."""
+    names = [name for name in variant_names() if inference_config(name)["rate"] == rate]
+    return ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
+def choose_variant(variant: str | None, rates: Collection[str]) -> str:
+    """Give the name of the variant for the maps at hand.
+
+    Args:
+        variant: its name, or None for the default: unrolled for R2', unrolled_r2star for R2*.
+        rates: keys of the maps that are given, r2prime or r2star.
+
+    Raises:
+        InputError: no such variant, or it takes another map, or not exactly one map is given.
+    """
+    if variant is None:
+        if len(rates) == 1:
+            return DEFAULT_VARIANTS[next(iter(rates))]
+        choices = "; ".join(f"--{rate} is for --variant {_variants_for(rate)}" for rate in RATE_NAMES)
+        raise InputError(f"give --r2prime or --r2star, got {'both' if rates else 'neither'}; {choices}")
+    with user_input():
+        variant_path(variant)
+    taken = str(inference_config(variant)["rate"])
+    if set(rates) == {taken}:
+        return variant
+    message = f"--variant {variant} takes {RATE_NAMES[taken]}: give --{taken} alone"
+    others = [f"for {RATE_NAMES[rate]} use --variant {_variants_for(rate)}" for rate in rates if rate != taken]
+    raise InputError("; ".join([message, *others]))
+
+
+def _refuse_two_relaxivities(config: ConfigParser) -> None:
+    """Refuse two relaxivities for a network that learnt a single one."""
+    if config["relaxivity_para_per_s_ppm"] == config["relaxivity_dia_per_s_ppm"]:
+        return
+    if any(isinstance(module, ChiSepNet) for module in config.get_parsed_content("network").modules()):
+        raise InputError(
+            f"--variant {config['variant']} learnt a single relaxivity; give --relaxivity instead of --relaxivity_para "
+            f"and --relaxivity_dia, or use --variant {DEFAULT_VARIANTS[config['rate']]}"
+        )
+
+
+def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) -> None:
     """Run the bundle's inference.json on one subject.
 
     Args:
-        files: paths of local_field, r2prime and mask.
+        config: inference.json of a variant, with its settings.
+        files: paths of local_field, r2prime or r2star, and mask.
         output: folder for chi_para, chi_dia and chi_total.
-        settings: entries of inference.json.
-        device: where the network runs.
     """
-    root = bundle_path()
-    parser = ConfigParser()
-    parser.read_config(root / "configs" / "inference.json")
-    parser.read_meta(root / "configs" / "metadata.json")
-    parser.update(
-        {
-            **asdict(settings),
-            "bundle_root": str(root),
-            "datalist": [dict(files)],
-            "output_dir": str(output),
-            "device": f"$torch.device('{device}')",
-        }
-    )
+    config.update({"datalist": [dict(files)], "output_dir": str(output)})
     logging.getLogger("monai.data.image_writer").setLevel(logging.WARNING)  # it would name the temporary files
     for step in ("initialize", "run"):
-        parser.get_parsed_content(step)
+        config.get_parsed_content(step)
 
 
 def _choose_relaxivities(
@@ -119,7 +162,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _read_checked(
-    files: Mapping[str, str], settings: Settings, *, force: bool
+    files: Mapping[str, str], settings: Settings, inferer: GeometryInferer, *, force: bool
 ) -> tuple[dict[str, MetaTensor], list[str]]:
     """Check the maps; give them, and what to warn of."""
     maps = {key: read_map(key, path) for key, path in files.items()}
@@ -127,14 +170,20 @@ def _read_checked(
     findings = implausible(
         maps,
         field_unit=settings.field_unit,
-        r2prime_unit=settings.r2prime_unit,
+        rate_unit=settings.rate_unit,
         b0_tesla=settings.b0_tesla,
         echo_time_s=settings.echo_time_s,
         relaxivities_per_s_ppm=(settings.relaxivity_para_per_s_ppm, settings.relaxivity_dia_per_s_ppm),
     )
     if findings and not force:
         raise InputError(f"{findings[0]}; or --force to go on as it is")
-    return maps, findings + notes(maps, b0_is_given=settings.b0_direction is not None)
+    return maps, findings + notes(
+        maps,
+        rate_unit=settings.rate_unit,
+        b0_tesla=settings.b0_tesla,
+        b0_direction=settings.b0_direction,
+        axial_mm=inferer.voxel_size_mm if isinstance(inferer, AxialInferer) else None,
+    )
 
 
 def _tell(step: str) -> None:
@@ -143,22 +192,24 @@ def _tell(step: str) -> None:
         print(f"chisep: {step} ...", file=sys.stderr)
 
 
-def _draw(folder: Path) -> None:
+def _draw(folder: Path, note: str) -> None:
     images = {name: nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz") for name in MAPS}
     maps = {name: image.get_fdata(dtype=np.float32) for name, image in images.items()}
-    save_maps_figure(folder / FIGURE, maps, images[MAPS[0]].affine)
+    save_maps_figure(folder / FIGURE, maps, images[MAPS[0]].affine, note=note)
 
 
 def reconstruct(
     *,
     local_field: str,
     field_unit: FieldUnit,
-    r2prime: str,
     mask: str,
     output: str,
+    r2prime: str | None = None,
+    r2star: str | None = None,
+    variant: str | None = None,
     field_sign: int = 1,
     echo_time_s: float | None = None,
-    r2prime_unit: RateUnit = "per_s",
+    rate_unit: RateUnit = "per_s",
     b0_direction: tuple[float, float, float] | None = None,
     relaxivity: float | None = None,
     relaxivity_para: float | None = None,
@@ -173,12 +224,15 @@ def reconstruct(
     Args:
         local_field: NIfTI of the local field, background removed.
         field_unit: ppm of B0, hz, or rad (unwrapped phase at echo_time_s).
-        r2prime: NIfTI of R2' = R2* - R2.
         mask: NIfTI of the brain mask, 1 inside and 0 outside.
         output: folder for the maps, reconstruction.json and reconstruction.png; files of these names are replaced.
+        r2prime: NIfTI of R2' = R2* - R2.
+        r2star: NIfTI of R2*, instead of R2' if there are no spin echoes; R2' is then predicted, not measured.
+        variant: network, one of the files in bundle/configs/variants; unrolled for R2', unrolled_r2star for R2*, if not
+            given.
         field_sign: -1 for a field map or phase that falls where the field grows, as some vendors store it.
         echo_time_s: echo time in seconds, for a field in rad.
-        r2prime_unit: per_s or per_ms.
+        rate_unit: unit of R2' or R2*; per_s or per_ms.
         b0_direction: x,y,z along the axes of the stored image; that of the affine if not given.
         relaxivity: R2' of 1 ppm in 1/s at b0_tesla; 137 at 3 T, scaled with b0_tesla, if not given.
         relaxivity_para: that of paramagnetic sources alone, with relaxivity_dia.
@@ -193,30 +247,40 @@ def reconstruct(
         hz_per_ppm(b0_tesla)
         direction = None if b0_direction is None else unit_vector(b0_direction).tolist()
     para, dia = _choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
-    settings = Settings(field_unit, field_sign, echo_time_s, r2prime_unit, b0_tesla, para, dia, direction, reference)
-    files = {keys.LOCAL_FIELD: local_field, keys.R2PRIME: r2prime, keys.MASK: mask}
+    settings = Settings(field_unit, field_sign, echo_time_s, rate_unit, b0_tesla, para, dia, direction, reference)
     if echo_time_s is not None and field_unit != "rad":
         raise InputError(f"--echo_time_s is for a field in rad, not {field_unit}; give one or the other")
     if field_sign not in (1, -1):
         raise InputError(f"--field_sign is 1 or -1, got {field_sign}")
+    rates = {key: path for key, path in {keys.R2PRIME: r2prime, keys.R2STAR: r2star}.items() if path is not None}
+    files = {keys.LOCAL_FIELD: local_field, **rates, keys.MASK: mask}
+    chosen = choose_variant(variant, rates)
     torch_device = choose_device(device)
+    config = inference_config(chosen, device=torch_device)
+    config.update(asdict(settings))
+    weights = describe_weights(config)
+    _refuse_two_relaxivities(config)
     _tell("checking")
-    maps, warnings = _read_checked(files, settings, force=force)
+    maps, warnings = _read_checked(files, settings, config.get_parsed_content("inferer"), force=force)
     record = {
+        "variant": chosen,
+        "r2prime": R2PRIME_SOURCE[rate_key(files)],
         "inputs": describe_files(files),
         "settings": asdict(settings),
         "forced": force,
         "geometry": describe_geometry(maps[keys.LOCAL_FIELD], settings.b0_direction),
         "unit": "ppm; chi_para and chi_dia are magnitudes, chi_total = chi_para - chi_dia",
-        "weights": describe_weights(),
+        "weights": weights,
         "device": str(torch_device),
         "versions": versions(),
     }
+    note = "" if keys.R2PRIME in files else f"R2' is not measured but {R2PRIME_SOURCE[keys.R2STAR]} (variant {chosen})"
     with staged_folder(Path(output)) as stage:
         _tell("separating")
-        run_inference(files, stage, settings, torch_device)
+        run_inference(config, files, stage)
         warnings += doubtful_sign(nib.Nifti1Image.from_filename(stage / f"{keys.CHI_TOTAL}.nii.gz").get_fdata(), maps)
-        _draw(stage)
+        warnings += [note] if note else []
+        _draw(stage, note)
         wall_time_s = round(time.monotonic() - start, 1)
         write_json(stage / RECORD, {**record, "warnings": warnings, "wall_time_s": wall_time_s})
     for warning in warnings:

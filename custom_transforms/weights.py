@@ -56,12 +56,13 @@ def save_weights(checkpoint_path: str | Path, path: str | Path) -> None:
     torch.save(half, path)
 
 
-def load_weights(network: Network, path: str | Path) -> Network:
+def load_weights(network: Network, path: str | Path, *, prefix: str = "") -> Network:
     """Fill a network from a weights file; every weight must be there, and nothing else.
 
     Args:
         network: changed in place; keeps its precision and device.
         path: weights file or training checkpoint.
+        prefix: take only the weights whose names begin so, without the prefix: those of a part of a larger network.
 
     Returns:
         The network.
@@ -70,7 +71,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
         FileNotFoundError: there is no such file.
         ValueError: the file holds something else, or the weights of another network.
     """
-    state = read_state_dict(path)
+    state = {n.removeprefix(prefix): w for n, w in read_state_dict(path).items() if n.startswith(prefix)}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -11,17 +11,19 @@ import torch
 from monai.data import MetaTensor
 
 from custom_transforms.checks import InputError, check_maps, doubtful_sign, implausible, notes, read_map
-from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME
+from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME, R2STAR
 
 SHAPE = (9, 8, 7)
 HZ_PER_PPM_3T = 3 * 42.577
 UNITS = {
     "field_unit": "ppm",
-    "r2prime_unit": "per_s",
+    "rate_unit": "per_s",
     "b0_tesla": 3.0,
     "echo_time_s": None,
     "relaxivities_per_s_ppm": (137.0, 137.0),
 }
+
+NOTES = {"rate_unit": "per_s", "b0_tesla": 3.0, "b0_direction": None}
 
 Maps = dict[str, MetaTensor]
 
@@ -43,10 +45,19 @@ def maps() -> Maps:
     return {key: as_map(key, value) for key, value in values.items()}
 
 
-def test_good_maps_pass(maps: Maps) -> None:
+@pytest.fixture
+def r2star_maps(maps: Maps) -> Maps:
+    """The same with R2* of median 18 1/s instead of R2'."""
+    r2prime = maps.pop(R2PRIME)
+    return maps | {R2STAR: as_map(R2STAR, r2prime.as_tensor() + 12)}
+
+
+@pytest.mark.parametrize("name", ["maps", "r2star_maps"])
+def test_good_maps_pass(name: str, request: pytest.FixtureRequest) -> None:
+    maps = request.getfixturevalue(name)
     check_maps(maps)
     assert implausible(maps, **UNITS) == []
-    assert notes(maps, b0_is_given=False) == []
+    assert notes(maps, **NOTES) == []
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> str:
@@ -206,8 +217,8 @@ def scale(key: str, factor: float) -> Callable[[Maps], None]:
         (scale(LOCAL_FIELD, 1), {"field_unit": "hz"}, ["local_field.nii.gz", "--field_unit ppm"]),
         (scale(LOCAL_FIELD, 1e-6), {}, ["local_field.nii.gz", "check its unit"]),
         (scale(LOCAL_FIELD, 1), {"field_unit": "rad", "echo_time_s": 20.0}, ["20 s looks like ms"]),
-        (scale(R2PRIME, 1e-3), {}, ["r2prime.nii.gz", "--r2prime_unit per_ms"]),
-        (scale(R2PRIME, 1), {"r2prime_unit": "per_ms"}, ["r2prime.nii.gz", "--r2prime_unit per_s"]),
+        (scale(R2PRIME, 1e-3), {}, ["r2prime.nii.gz", "--rate_unit per_ms"]),
+        (scale(R2PRIME, 1), {"rate_unit": "per_ms"}, ["r2prime.nii.gz", "--rate_unit per_s"]),
         (scale(R2PRIME, 1e9), {}, ["r2prime.nii.gz", "check its unit"]),
         (scale(R2PRIME, 1 / 137), {}, ["r2prime.nii.gz", "not yet divided by the relaxivity"]),
         (scale(R2PRIME, 1), {"relaxivities_per_s_ppm": (137.0, 0.137)}, ["relaxivity of 0.137", "15 and 1500"]),
@@ -224,11 +235,28 @@ def test_implausible_maps(maps: Maps, change: Callable[[Maps], None], units: dic
 
 
 @pytest.mark.parametrize(
+    ("change", "units", "words"),
+    [
+        (scale(R2STAR, 1e-3), {}, ["--rate_unit per_ms"]),
+        (scale(R2STAR, 1), {"rate_unit": "per_ms"}, ["--rate_unit per_s"]),
+        (scale(R2STAR, 1 / 137), {}, ["that it is R2* and not yet divided by the relaxivity"]),
+        (scale(R2STAR, 1e6), {}, ["check its unit"]),
+        (scale(R2STAR, 6 / 18), {}, ["it looks like R2': give it as --r2prime"]),
+    ],
+)
+def test_implausible_r2star(r2star_maps: Maps, change: Callable[[Maps], None], units: dict, words: list[str]) -> None:
+    change(r2star_maps)
+    (finding,) = implausible(r2star_maps, **UNITS | units)
+    assert "r2star.nii.gz" in finding
+    assert not [word for word in words if word not in finding]
+
+
+@pytest.mark.parametrize(
     ("change", "units"),
     [
         (scale(LOCAL_FIELD, HZ_PER_PPM_3T), {"field_unit": "hz"}),
         (scale(LOCAL_FIELD, 2 * np.pi * 0.02 * HZ_PER_PPM_3T), {"field_unit": "rad", "echo_time_s": 0.02}),
-        (scale(R2PRIME, 1e-3), {"r2prime_unit": "per_ms"}),
+        (scale(R2PRIME, 1e-3), {"rate_unit": "per_ms"}),
     ],
 )
 def test_the_right_unit_passes(maps: Maps, change: Callable[[Maps], None], units: dict) -> None:
@@ -250,10 +278,48 @@ def test_a_phase_needs_its_echo_time(maps: Maps) -> None:
 def test_notes(maps: Maps) -> None:
     maps[R2PRIME][0, 3, 3, 3] = -1
     maps[LOCAL_FIELD].meta["has_orientation"] = False
-    negative, orientation = notes(maps, b0_is_given=False)
+    negative, orientation = notes(maps, **NOTES)
     assert "r2prime (r2prime.nii.gz) is negative in 1.0% of the mask" in negative
     assert "no orientation" in orientation
-    assert notes(maps, b0_is_given=True) == [negative]
+    assert notes(maps, **NOTES | {"b0_direction": (0.0, 0.0, 1.0)}) == [negative]
+
+
+def test_r2prime_that_may_be_r2star(maps: Maps, r2star_maps: Maps) -> None:
+    maps[R2PRIME] = as_map(R2PRIME, r2star_maps[R2STAR].as_tensor())
+    (said,) = notes(maps, **NOTES)
+    assert "r2prime (r2prime.nii.gz) has a median of 18 1/s, as R2* has; if it is R2*, give it as --r2star" in said
+    assert notes(maps, **NOTES | {"b0_tesla": 7.0}) == []
+
+
+@pytest.mark.parametrize(("b0_tesla", "noted"), [(2.89, False), (3.0, False), (1.5, True), (7.0, True)])
+def test_r2_was_learnt_at_one_field_strength(r2star_maps: Maps, b0_tesla: float, noted: bool) -> None:
+    said = notes(r2star_maps, **NOTES | {"b0_tesla": b0_tesla})
+    assert [f"learnt at 3 T which part of R2* is R2; at {b0_tesla:g} T" in note for note in said] == [True] * noted
+
+
+QUARTER_TURN = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("affine", "b0_direction", "blurred"),
+    [
+        (np.eye(3), None, False),
+        (QUARTER_TURN, None, False),
+        (np.eye(3), (0.0, -1.0, 0.0), False),
+        (np.eye(3), (0.0, 0.1, 1.0), True),
+        (np.diag([1.0, 1.0, 2.0]), None, True),
+        (0.5 * np.eye(3), None, True),
+    ],
+)
+def test_direct_networks_resample(
+    maps: Maps, affine: np.ndarray, b0_direction: tuple[float, float, float] | None, blurred: bool
+) -> None:
+    """Whole turns at their voxel size cost nothing; whatever else is interpolated is said."""
+    maps[LOCAL_FIELD].affine = torch.block_diag(torch.as_tensor(np.array(affine)), torch.ones(1, 1))
+    said = notes(maps, **NOTES | {"b0_direction": b0_direction}, axial_mm=1.0)
+    assert ["resampled to the network's 1 mm voxels with B0 along +z and back; expect blurring" in s for s in said] == (
+        [True] * blurred
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,7 +336,7 @@ def test_notes(maps: Maps) -> None:
 )
 def test_voxels_that_the_network_never_saw(maps: Maps, size: tuple[float, float, float], trained: bool) -> None:
     maps[LOCAL_FIELD].affine = torch.diag(torch.tensor([*size, 1.0], dtype=torch.float64))
-    said = notes(maps, b0_is_given=True)
+    said = notes(maps, **NOTES)
     assert len(said) == (0 if trained else 1)
     if not trained:
         named = " x ".join(f"{v:g}" for v in size)
@@ -282,4 +348,12 @@ def test_sign_self_test(maps: Maps) -> None:
     r2prime = maps[R2PRIME].numpy()[0]
     assert doubtful_sign(r2prime / 137, maps) == []
     (said,) = doubtful_sign(-r2prime / 137, maps)
+    assert "where R2' is highest" in said
     assert "--field_sign -1" in said
+
+
+def test_sign_self_test_with_r2star(r2star_maps: Maps) -> None:
+    r2star = r2star_maps[R2STAR].numpy()[0]
+    assert doubtful_sign(r2star / 137, r2star_maps) == []
+    (said,) = doubtful_sign(-r2star / 137, r2star_maps)
+    assert "where R2* is highest" in said

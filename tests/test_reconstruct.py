@@ -1,6 +1,7 @@
 """Reconstruction from files to files: units, geometry, storage order, the record, and what it refuses."""
 
 import json
+import shutil
 import sys
 from itertools import permutations, product
 from pathlib import Path
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
@@ -16,8 +18,10 @@ from custom_transforms.checks import InputError
 from custom_transforms.cli import main
 from custom_transforms.metrics import nrmse_percent
 from custom_transforms.phantom import Acquisition, RandomShapes
-from custom_transforms.provenance import file_sha256
-from custom_transforms.reconstruct import MAPS, choose_device, reconstruct
+from custom_transforms.provenance import describe_weights, file_sha256
+from custom_transforms.reconstruct import MAPS, choose_device, choose_variant, reconstruct
+from custom_transforms.variants import inference_config, load_variant, variant_names
+from custom_transforms.weights import save_weights
 
 SHAPE = (32, 28, 24)
 VOXEL_SIZE_MM = (1.0, 1.1, 1.4)
@@ -45,14 +49,14 @@ def head() -> Maps:
     b0 = oblique_affine()[2, :3] / np.array(VOXEL_SIZE_MM)
     tissue[keys.B0_DIRECTION] = torch.from_numpy(b0)[None].float()
     maps = Acquisition()(tissue, snr=100.0, generator=generator)
-    names = (keys.LOCAL_FIELD, keys.R2PRIME, keys.MASK, keys.CHI_PARA, keys.CHI_DIA)
+    names = (keys.LOCAL_FIELD, keys.R2PRIME, keys.R2STAR, keys.MASK, keys.CHI_PARA, keys.CHI_DIA)
     return {name: maps[name][0, 0].numpy() for name in names}
 
 
-def store(folder: Path, maps: Maps, affine: np.ndarray | None = None) -> dict[str, str]:
+def store(folder: Path, maps: Maps, affine: np.ndarray | None = None, *, rate: str = keys.R2PRIME) -> dict[str, str]:
     """Write the input; give the options that name it."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {name: str(folder / f"{name}.nii.gz") for name in (keys.LOCAL_FIELD, keys.R2PRIME, keys.MASK)}
+    files = {name: str(folder / f"{name}.nii.gz") for name in (keys.LOCAL_FIELD, rate, keys.MASK)}
     for name, path in files.items():
         nib.save(nib.Nifti1Image(maps[name], oblique_affine() if affine is None else affine), path)
     return files
@@ -115,7 +119,9 @@ def test_record(output: Path, files: dict[str, str]) -> None:
     assert record["inputs"] == {key: {"path": path, "sha256": file_sha256(path)} for key, path in files.items()}
     assert record["settings"]["relaxivity_para_per_s_ppm"] == record["settings"]["relaxivity_dia_per_s_ppm"] == 137.0
     assert record["settings"]["reference"] == "none"
-    assert record["weights"]["sha256"] == file_sha256(bundle_path() / record["weights"]["path"])
+    assert (record["variant"], record["r2prime"]) == ("unrolled", "measured")
+    model = "models/model.pt"
+    assert record["weights"] == [{"path": model, "sha256": file_sha256(bundle_path() / model)}]
     assert record["versions"]["torch"] == torch.__version__
     assert np.allclose(record["geometry"]["voxel_size_mm"], VOXEL_SIZE_MM)
     b0 = oblique_affine()[2, :3] / np.array(VOXEL_SIZE_MM)
@@ -132,7 +138,7 @@ def test_units_and_relaxivity(output: Path, head: Maps, tmp_path: Path) -> None:
         keys.R2PRIME: head[keys.R2PRIME] * 7 / 3 / 1000,
     }
     in_hz = store(tmp_path / "hz", at_7_tesla)
-    reconstruct(**in_hz, field_unit="hz", r2prime_unit="per_ms", b0_tesla=7.0, output=str(tmp_path / "a"))
+    reconstruct(**in_hz, field_unit="hz", rate_unit="per_ms", b0_tesla=7.0, output=str(tmp_path / "a"))
     assert largest_difference(results(output), results(tmp_path / "a")) < SAME
     phase = {**head, keys.LOCAL_FIELD: 2 * np.pi * 0.02 * HZ_PER_PPM * head[keys.LOCAL_FIELD]}
     in_rad = store(tmp_path / "rad", phase)
@@ -224,7 +230,7 @@ def test_force_goes_on_with_a_warning(output: Path, head: Maps, tmp_path: Path, 
     ("options", "words"),
     [
         ({"field_unit": "hz"}, ["local_field", "it looks like ppm"]),
-        ({"r2prime_unit": "per_ms"}, ["r2prime", "it looks like per_s"]),
+        ({"rate_unit": "per_ms"}, ["r2prime", "it looks like per_s"]),
         ({"mask": "nowhere.nii.gz"}, ["mask", "nowhere.nii.gz"]),
         ({"field_unit": "rad"}, ["echo_time_s"]),
         ({"b0_direction": "0,0,0"}, ["direction", "0, 0, 1"]),
@@ -238,6 +244,13 @@ def test_force_goes_on_with_a_warning(output: Path, head: Maps, tmp_path: Path, 
         ({"echo_time_s": "0.02"}, ["--echo_time_s is for a field in rad"]),
         ({"relaxivity": "0.137"}, ["a relaxivity of 0.137"]),
         ({"reference": "bone"}, ["expected none or csf or brain"]),
+        ({"variant": "rolled"}, ["no variant 'rolled'", "unrolled_thesis"]),
+        (
+            {"variant": "unrolled_r2star"},
+            ["unrolled_r2star takes R2*: give --r2star alone", "qsmnet_plus, unrolled or"],
+        ),
+        ({"r2star": "r.nii"}, ["got both", "--r2star is for --variant chi_sepnet_r2star, "]),
+        ({"r2star": "r.nii", "variant": "qsmnet"}, ["takes R2': give --r2prime alone", "or unrolled_r2star"]),
     ],
 )
 def test_refusals(
@@ -274,7 +287,7 @@ def test_failure_leaves_earlier_results_alone(
     (tmp_path / "chi_para.nii.gz").write_text("earlier")
     (tmp_path / "notes.txt").write_text("mine")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, note: str) -> None:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
@@ -306,3 +319,171 @@ def test_sign_of_the_field(tmp_path: Path, head: Maps, capsys: pytest.CaptureFix
     reconstruct(**turned, field_unit="ppm", output=str(tmp_path / "c"), device="cpu")
     assert "the sign of the field is wrong" in capsys.readouterr().err
     assert json.loads((tmp_path / "c" / "reconstruction.json").read_text())["warnings"]
+
+
+FROZEN = ("qsmnet", "chi_sepnet_r2prime")  # each inside those that come later
+
+
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with narrow networks and random weights for every variant."""
+    folder = tmp_path_factory.mktemp("bundle")
+    shutil.copytree(bundle_path() / "configs", folder / "configs")
+    for path in (folder / "configs" / "variants").glob("*.json"):
+        patch = json.loads(path.read_text())
+        patch |= {name: [2] * len(patch[name]) for name in patch if name.endswith("channels")}
+        path.write_text(json.dumps({"channels": [2, 2, 2]} | patch))
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("custom_transforms.bundle_path._CANDIDATES", (folder,))
+        for name in dict.fromkeys([*FROZEN, *variant_names()]):
+            config = inference_config(name)
+            config["weights"] = False
+            torch.save(config.get_parsed_content("network").state_dict(), folder / "checkpoint.pt")
+            save_weights(folder / "checkpoint.pt", folder / "models" / config["model_file"])
+    return folder
+
+
+@pytest.fixture
+def bundle(monkeypatch: pytest.MonkeyPatch, small_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of that bundle, in use."""
+    folder = shutil.copytree(small_bundle, tmp_path / "bundle")
+    monkeypatch.setattr("custom_transforms.bundle_path._CANDIDATES", (folder,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gradient_echoes(head: Maps, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same measurement without spin echoes."""
+    return store(tmp_path_factory.mktemp("gre"), head, rate=keys.R2STAR)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, **options: object) -> int:
+    """Run the command; give its exit code."""
+    given = [f"--{name}={value}" for name, value in options.items()]
+    monkeypatch.setattr(sys, "argv", ["chisep", "reconstruct", "--field_unit=ppm", "--device=cpu", *given])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "chosen", "weights"),
+    [
+        (None, "unrolled_r2star", ["unrolled_r2star"]),
+        ("chi_sepnet_r2star", "chi_sepnet_r2star", ["chi_sepnet_r2prime", "chi_sepnet_r2star", "qsmnet"]),
+    ],
+)
+def test_gradient_echoes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    bundle: Path,
+    gradient_echoes: dict[str, str],
+    head: Maps,
+    tmp_path: Path,
+    variant: str | None,
+    chosen: str,
+    weights: list[str],
+) -> None:
+    """R2* in ppm is what the network gets, and the output says that R2' is a prediction."""
+    options = {} if variant is None else {"variant": variant}
+    assert run(monkeypatch, **gradient_echoes, **options, output=tmp_path / "maps") == 0
+    record = json.loads((tmp_path / "maps" / "reconstruction.json").read_text())
+    assert (record["variant"], record["r2prime"]) == (chosen, "predicted from R2*")
+    assert keys.R2STAR in record["inputs"] and keys.R2PRIME not in record["inputs"]
+    paths = [f"models/{name}.pt" for name in weights]
+    expected = [{"path": path, "sha256": file_sha256(bundle / path)} for path in paths]
+    assert sorted(record["weights"], key=lambda file: file["path"]) == expected
+    assert record["warnings"][-1] == f"R2' is not measured but predicted from R2* (variant {chosen})"
+    assert f"chisep: warning: {record['warnings'][-1]}\n" in capsys.readouterr().err
+    assert sum("expect blurring" in warning for warning in record["warnings"]) == (chosen == "chi_sepnet_r2star")
+    loaded = load_variant(chosen)
+    image = np.stack([head[keys.LOCAL_FIELD], head[keys.R2STAR] / 137, head[keys.MASK]])
+    image[:2] *= head[keys.MASK]
+    tensor = MetaTensor(torch.from_numpy(image)[None], affine=torch.from_numpy(oblique_affine()))
+    with torch.no_grad():
+        chi = loaded.inferer(tensor, loaded.network)[0].numpy()
+    assert chi.max() > 100 * SAME
+    found = results(tmp_path / "maps")
+    assert max(np.abs(found[name] - chi[i]).max() for i, name in enumerate(MAPS[:2])) < SAME
+
+
+def test_figure_says_what_is_predicted(
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path,
+    files: dict[str, str],
+    gradient_echoes: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr("custom_transforms.reconstruct.save_maps_figure", lambda *_, note: notes.append(note))
+    for given in (files, gradient_echoes):
+        reconstruct(**given, field_unit="ppm", output=str(tmp_path / "maps"), device="cpu")
+    assert notes == ["", "R2' is not measured but predicted from R2* (variant unrolled_r2star)"]
+
+
+def test_neither_r2prime_nor_r2star() -> None:
+    with pytest.raises(InputError, match=r"got neither; --r2prime is for --variant .*; --r2star is for --variant "):
+        choose_variant(None, [])
+    with pytest.raises(InputError, match=r"^--variant unrolled_r2star takes R2\*: give --r2star alone$"):
+        choose_variant("unrolled_r2star", [])
+    assert choose_variant(None, [keys.R2PRIME]) == choose_variant("unrolled", [keys.R2PRIME]) == "unrolled"
+
+
+@pytest.mark.parametrize("missing", ["qsmnet", "chi_sepnet_r2prime", "chi_sepnet_r2star"])
+def test_missing_weights(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    bundle: Path,
+    gradient_echoes: dict[str, str],
+    tmp_path: Path,
+    missing: str,
+) -> None:
+    (bundle / "models" / f"{missing}.pt").unlink()
+    assert run(monkeypatch, **gradient_echoes, variant="chi_sepnet_r2star", output=tmp_path / "maps") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "variant chi_sepnet_r2star has no weights at" in said and f"{missing}.pt" in said
+    assert not (tmp_path / "maps").exists()
+
+
+def test_direct_networks_learnt_a_single_relaxivity(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    bundle: Path,
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    both = {"relaxivity_para": 160.0, "relaxivity_dia": 114.0, "output": tmp_path / "maps"}
+    assert run(monkeypatch, **files, variant="chi_sepnet_r2prime", **both) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "chi_sepnet_r2prime learnt a single relaxivity; give --relaxivity" in said and "--variant unrolled\n" in said
+    assert not (tmp_path / "maps").exists()
+    assert run(monkeypatch, **files, variant="qsmnet", **both) == 0
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_shipped_variants(
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, str],
+    gradient_echoes: dict[str, str],
+    head: Maps,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """The weights that the bundle has tell one source from the other."""
+    config = inference_config(name)
+    try:
+        describe_weights(config)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    given = files if config["rate"] == keys.R2PRIME else gradient_echoes
+    assert run(monkeypatch, **given, variant=name, output=tmp_path) == 0
+    chi, mask = results(tmp_path), torch.from_numpy(head[keys.MASK])[None, None]
+    truth = torch.from_numpy(np.stack([head[source] for source in MAPS[:2]]))[None]
+    pred = torch.from_numpy(np.stack([chi[source] for source in MAPS[:2]]))[None]
+    right, swapped = nrmse_percent(pred, truth, mask)[0], nrmse_percent(pred.flip(1), truth, mask)[0]
+    assert bool((right < 0.7 * swapped).all()), (right, swapped)

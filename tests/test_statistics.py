@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from custom_transforms.networks import ChiSepNet
-from custom_transforms.statistics import dataset_statistics
+from custom_transforms.networks import Frozen, QsmNet
+from custom_transforms.networks.z_score import ZScore
+from custom_transforms.statistics import dataset_statistics, set_normalisation
 
-NAMES = ("local_field", "r2prime", "chi_para", "chi_dia", "chi_total")
+NAMES = ("local_field", "rate", "chi_para", "chi_dia", "chi_total", "r2prime")
 
 
 def volume(seed: int) -> dict[str, Tensor]:
@@ -24,8 +25,8 @@ def by_numpy(items: list[dict[str, Tensor]]) -> dict[str, np.ndarray]:
         np.concatenate([item["image"].numpy()[:2], item["label"].numpy()])[:, m]
         for item, m in zip(items, inside, strict=True)
     ]
-    field, r2prime, para, dia = np.concatenate(channels, axis=1)
-    return dict(zip(NAMES, (field, r2prime, para, dia, para - dia), strict=True))
+    field, rate, para, dia = np.concatenate(channels, axis=1)
+    return dict(zip(NAMES, (field, rate, para, dia, para - dia, para + dia), strict=True))
 
 
 def test_volumes_and_batches() -> None:
@@ -41,21 +42,32 @@ def test_volumes_and_batches() -> None:
     assert statistics["local_field"].mean_ppm != pytest.approx(everything.mean(), rel=1e-3)
 
 
-def test_they_are_the_constants_of_a_network() -> None:
+def test_patches_and_two_relaxivities() -> None:
+    items = [{**volume(seed), "relaxivity_weights": torch.tensor([1.2, 0.8])} for seed in range(2)]
+    statistics = dataset_statistics([items], 1)
+    expected = by_numpy(items)
+    assert statistics["local_field"].std_ppm == pytest.approx(expected["local_field"].std(), rel=1e-5)
+    weighted = 1.2 * expected["chi_para"] + 0.8 * expected["chi_dia"]
+    assert statistics["r2prime"].mean_ppm == pytest.approx(weighted.mean(), rel=1e-5)
+
+
+def test_a_network_gets_its_constants_and_a_frozen_one_keeps_its_own() -> None:
     statistics = dataset_statistics([volume(0)], 1)
-    inputs = [statistics[name] for name in ("chi_total", "local_field", "r2prime")]
-    outputs = [statistics[name] for name in ("chi_para", "chi_dia")]
-    network = ChiSepNet(
-        backbone=nn.Identity(),
-        susceptibility=nn.Identity(),
-        input_mean_ppm=[s.mean_ppm for s in inputs],
-        input_std_ppm=[s.std_ppm for s in inputs],
-        output_mean_ppm=[s.mean_ppm for s in outputs],
-        output_std_ppm=[s.std_ppm for s in outputs],
-    )
-    state = network.state_dict()
-    assert float(state["input_mean_ppm"].flatten()[1]) == pytest.approx(statistics["local_field"].mean_ppm)
-    assert float(state["output_std_ppm"].flatten()[1]) == pytest.approx(statistics["chi_dia"].std_ppm)
+    network, frozen = QsmNet(backbone=nn.Identity()), Frozen(QsmNet(backbone=nn.Identity()))
+    set_normalisation(nn.ModuleList([network, frozen]), [volume(0)])
+    mean, std = statistics["local_field"]
+    assert float(network.mapping.inputs.mean_ppm) == pytest.approx(mean)
+    assert float(network.mapping.inputs.std_ppm) == pytest.approx(std)
+    assert float(network.mapping.outputs.std_ppm) == pytest.approx(statistics["chi_total"].std_ppm)
+    assert float(frozen.network.mapping.inputs.std_ppm) == 1
+    set_normalisation(nn.Identity(), [])  # measures nothing where nothing is scaled
+
+
+def test_constants_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="field missing"):
+        ZScore(["chi", "field"]).set_constants({"chi": (0.0, 1.0)})
+    with pytest.raises(ValueError, match="chi does not vary"):
+        ZScore(["chi"]).set_constants({"chi": (0.1, 0.0)})
 
 
 def test_nothing_to_measure() -> None:

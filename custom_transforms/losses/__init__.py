@@ -2,18 +2,21 @@
 
 source     SourceLoss: L1 and gradient of both sources, over all iterations of an unrolled network
 published  QsmnetLoss, ChiSepLoss: the terms and weights of QSMnet and chi-sepnet
+rate       PredictedR2PrimeLoss: of methods that predict R2'
 terms      what those are made of: the 26-neighbour gradient, the field model
 batch      PrepareMeasuredBatch: hands image and geometry, which the published losses need, to the loss
 """
 
 from .batch import PrepareMeasuredBatch
 from .published import ChiSepLoss, QsmnetLoss
+from .rate import PredictedR2PrimeLoss
 from .source import SourceLoss
 from .terms import FieldModelLoss, gradient_loss, neighbour_gradient
 
 __all__ = [
     "ChiSepLoss",
     "FieldModelLoss",
+    "PredictedR2PrimeLoss",
     "PrepareMeasuredBatch",
     "QsmnetLoss",
     "SourceLoss",

@@ -5,6 +5,7 @@ r"""The losses of QSMnet and chi-sepnet, with their published terms and weights.
 
 with q = chi_para - chi_dia, R = w_para chi_para + w_dia chi_dia and |.| the mean over the volume, 0 outside the mask.
 The label terms act on maps scaled by constants of the training set, z = m (chi - mean) / std, the model terms on ppm.
+The constants are those of the network: its own :class:`custom_transforms.networks.z_score.ZScore` is handed over.
 
 References:
     Yoon 2018, doi:10.1016/j.neuroimage.2018.06.030 (QSMnet); Kim 2025, doi:10.48550/arXiv.2409.14030 (chi-sepnet).
@@ -12,13 +13,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from custom_transforms.keys import B0_DIRECTION, IMAGE, LABEL, RELAXIVITY_WEIGHTS, VOXEL_SIZE_MM, split_image
 from custom_transforms.losses.terms import FieldModelLoss, gradient_loss
+from custom_transforms.networks.z_score import ZScore
 from custom_transforms.physics import combine_sources
 
 Target = Mapping[str, Tensor]
@@ -32,29 +34,18 @@ def _check(target: Target) -> None:
         )
 
 
-class _LabelTerms:
+def _label_terms(scale: ZScore, pred: Tensor, label: Tensor, target: Target) -> dict[str, Tensor]:
     """L1 and 26-neighbour gradient of the error in standard deviations of the training set."""
-
-    def __init__(self, mean_ppm: Sequence[float], std_ppm: Sequence[float]) -> None:
-        self.mean_ppm = torch.tensor(mean_ppm)[:, None, None, None]
-        self.std_ppm = torch.tensor(std_ppm)[:, None, None, None]
-        if not bool((self.std_ppm > 0).all()):
-            raise ValueError(f"label_std_ppm must be positive, got {list(std_ppm)}; see dataset_statistics")
-
-    def __call__(self, pred: Tensor, label: Tensor, target: Target) -> dict[str, Tensor]:
-        mask = split_image(target[IMAGE])[2]
-        mean, std = self.mean_ppm.to(pred), self.std_ppm.to(pred)
-        z, z_label = (mask * (chi - mean) / std for chi in (pred, label))
-        return {"l1": (z - z_label).abs().mean(), "gradient": gradient_loss(z, z_label, target.get(VOXEL_SIZE_MM))}
+    mask = split_image(target[IMAGE])[2]
+    z, z_label = (mask * scale(chi) for chi in (pred, label))
+    return {"l1": (z - z_label).abs().mean(), "gradient": gradient_loss(z, z_label, target.get(VOXEL_SIZE_MM))}
 
 
 class QsmnetLoss(nn.Module):
-    """Loss of QSMnet, for a network that gives the total susceptibility.
+    """Loss of QSMnet, for a network that gives the total susceptibility, or sources whose difference it is.
 
     Args:
-        label_mean_ppm: mean of chi_total in the training set, see
-            :func:`custom_transforms.statistics.dataset_statistics`; the defaults are those published for chi-sepnet.
-        label_std_ppm: its standard deviation.
+        scale: constants of chi_total in the training set.
         l1_weight: weight of the L1 term.
         gradient_weight: weight of the gradient term.
         field_weight: weight of the field model.
@@ -65,8 +56,7 @@ class QsmnetLoss(nn.Module):
     def __init__(
         self,
         *,
-        label_mean_ppm: float = -0.00134,
-        label_std_ppm: float = 0.0315,
+        scale: ZScore,
         l1_weight: float = 1.0,
         gradient_weight: float = 0.1,
         field_weight: float = 1.0,
@@ -74,27 +64,26 @@ class QsmnetLoss(nn.Module):
         rim_voxels: int = 0,
     ) -> None:
         super().__init__()
-        self.label_terms = _LabelTerms([label_mean_ppm], [label_std_ppm])
+        self.scale = scale
         self.field_model = FieldModelLoss(padding=padding, rim_voxels=rim_voxels)
         self.weights = {"l1": l1_weight, "gradient": gradient_weight, "field": field_weight}
 
     def terms(self, pred: Tensor, target: Target) -> dict[str, Tensor]:
         """Give the terms before weighting, by name; the arguments are those of :meth:`forward`."""
         _check(target)
-        label = target[LABEL]
-        chi_total = combine_sources(label)[0] if label.shape[1] == 2 else label
+        q, label = (combine_sources(chi)[0] if chi.shape[1] == 2 else chi for chi in (pred, target[LABEL]))
         field, _, mask = split_image(target[IMAGE])
         geometry = target.get(VOXEL_SIZE_MM), target.get(B0_DIRECTION)
         return {
-            **self.label_terms(pred, chi_total, target),
-            "field": self.field_model(pred, field, mask, *geometry),
+            **_label_terms(self.scale, q, label, target),
+            "field": self.field_model(q, field, mask, *geometry),
         }
 
     def forward(self, pred: Tensor, target: Target) -> Tensor:
         """Compare with label and measurement.
 
         Args:
-            pred: chi_total, (B, 1, X, Y, Z) in ppm.
+            pred: chi_total, (B, 1, X, Y, Z) in ppm, or chi_para and chi_dia, (B, 2, X, Y, Z).
             target: label, (B, 2, X, Y, Z) with chi_para and chi_dia or (B, 1, X, Y, Z) with chi_total in ppm, image
                 (B, 3, X, Y, Z) and, if there, voxel_size_mm and b0_direction, (B, 3) each.
 
@@ -108,11 +97,9 @@ class ChiSepLoss(nn.Module):
     """Loss of chi-sepnet, for a network that gives both sources.
 
     Args:
+        scale: constants of chi_para and chi_dia in the training set.
         susceptibility: the frozen method (image, voxel_size_mm, b0_direction) to chi_total (B, 1, X, Y, Z) in ppm,
             the same that the network has; it runs once more here. None leaves the QSM model out.
-        label_mean_ppm: means of chi_para and chi_dia in the training set, see
-            :func:`custom_transforms.statistics.dataset_statistics`; the defaults are those published.
-        label_std_ppm: their standard deviations.
         l1_weight: weight of the L1 term.
         gradient_weight: weight of the gradient term.
         field_weight: weight of the field model.
@@ -125,9 +112,8 @@ class ChiSepLoss(nn.Module):
     def __init__(
         self,
         *,
+        scale: ZScore,
         susceptibility: nn.Module | None = None,
-        label_mean_ppm: Sequence[float] = (0.0259, 0.0267),
-        label_std_ppm: Sequence[float] = (0.0353, 0.0279),
         l1_weight: float = 1.0,
         gradient_weight: float = 0.1,
         field_weight: float = 1.0,
@@ -137,8 +123,8 @@ class ChiSepLoss(nn.Module):
         rim_voxels: int = 0,
     ) -> None:
         super().__init__()
-        self.susceptibility = None if susceptibility is None else susceptibility.requires_grad_(False).eval()
-        self.label_terms = _LabelTerms(label_mean_ppm, label_std_ppm)
+        self.susceptibility = susceptibility
+        self.scale = scale
         self.field_model = FieldModelLoss(padding=padding, rim_voxels=rim_voxels)
         self.weights = {
             "l1": l1_weight,
@@ -155,7 +141,7 @@ class ChiSepLoss(nn.Module):
         field, r2prime, mask = split_image(image)
         q, r2prime_model = combine_sources(pred, target.get(RELAXIVITY_WEIGHTS))
         terms = {
-            **self.label_terms(pred, target[LABEL], target),
+            **_label_terms(self.scale, pred, target[LABEL], target),
             "field": self.field_model(q, field, mask, *geometry),
             "r2prime": (mask * (r2prime - r2prime_model)).abs().mean(),
         }

@@ -58,13 +58,14 @@ def _show(
     )
 
 
-def save_maps_figure(path: Path, maps: Mapping[str, ArrayLike], affine: ArrayLike) -> None:
+def save_maps_figure(path: Path, maps: Mapping[str, ArrayLike], affine: ArrayLike, *, note: str = "") -> None:
     """Draw maps in three orthogonal slices, one row for each map.
 
     Args:
         path: file to write; its suffix is the format.
         maps: chi_para, chi_dia or chi_total, (X, Y, Z) in ppm, zero outside the brain.
         affine: (4, 4), voxel indices to RAS+ in mm.
+        note: what whoever looks at the figure must know, written beneath the maps.
     """
     volumes = {name: _canonical(values, np.asarray(affine)) for name, values in maps.items()}
     inside = np.any([volume != 0 for volume, _ in volumes.values()], axis=0)
@@ -78,6 +79,8 @@ def save_maps_figure(path: Path, maps: Mapping[str, ArrayLike], affine: ArrayLik
         figure.colorbar(shown, ax=list(row), label="ppm", fraction=0.025, extend="both")
     for axes, plane_name in zip(grid[0], _PLANES, strict=True):
         axes.set_title(plane_name, **_BLACK_ON_WHITE)
+    if note:
+        figure.supxlabel(note, **_BLACK_ON_WHITE)
     figure.savefig(path, dpi=120)
 
 

@@ -17,6 +17,8 @@ from custom_transforms.classical import ClosedFormSeparation
 from custom_transforms.data import bids_data_list
 from custom_transforms.networks import UnrolledChiSepNet
 from custom_transforms.physics import hz_per_ppm
+from custom_transforms.provenance import describe_weights
+from custom_transforms.variants import inference_config, load_variant, variant_names
 from custom_transforms.weights import load_weights
 
 Run = Callable[..., ConfigWorkflow]
@@ -99,7 +101,7 @@ def test_units_and_relaxivities(tmp_path: Path, run: Run, dataset_dir: Path) -> 
     ppm = closed_form_maps(run, case, tmp_path / "ppm")
     hz = scaled(case, "local_field", -hz_per_ppm(3.0), tmp_path)
     ms = scaled(hz, "r2prime", 1e-3, tmp_path)
-    same = closed_form_maps(run, ms, tmp_path / "hz", field_unit="hz", field_sign=-1, r2prime_unit="per_ms")
+    same = closed_form_maps(run, ms, tmp_path / "hz", field_unit="hz", field_sign=-1, rate_unit="per_ms")
     np.testing.assert_allclose(same, ppm, rtol=1e-5, atol=1e-7)
     double = scaled(case, "r2prime", 2.0, tmp_path)
     strong = {"relaxivity_para_per_s_ppm": 274.0, "relaxivity_dia_per_s_ppm": 274.0}
@@ -144,7 +146,10 @@ def test_bundle_loader(workflow_type: str, tmp_path: Path, bundle: Path, weights
     torch.testing.assert_close(network(image), expected(image))
 
 
-def test_shipped_weights_fit(bundle: Path) -> None:
-    if not (bundle / "models/model.pt").exists():
+@pytest.mark.parametrize("name", variant_names())
+def test_shipped_weights_fit(name: str) -> None:
+    try:
+        describe_weights(inference_config(name))
+    except FileNotFoundError:
         pytest.skip("no weights are shipped")
-    load_weights(network_def(), bundle / "models/model.pt")
+    assert not load_variant(name).network.training

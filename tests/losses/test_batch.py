@@ -8,17 +8,23 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
+from custom_transforms.networks.z_score import ZScore
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
 
 PREPARE = {"_target_": "custom_transforms.losses.PrepareMeasuredBatch"}
 LOSSES: dict[str, dict[str, Any]] = {
-    "qsmnet": {"_target_": "custom_transforms.losses.QsmnetLoss"},
+    "qsmnet": {"_target_": "custom_transforms.losses.QsmnetLoss", "scale": "@scale"},
     "chi_sepnet": {
         "_target_": "custom_transforms.losses.ChiSepLoss",
+        "scale": "@scale",
         "susceptibility": "$@network.susceptibility",
         "rim_voxels": 1,
     },
 }
+
+SCALES = {"qsmnet": ZScore(["chi_total"]), "chi_sepnet": ZScore(["chi_para", "chi_dia"])}
+for _scale in SCALES.values():
+    _scale.set_constants(dict.fromkeys(_scale.maps, (0.02, 0.03)))
 
 
 class Total(nn.Module):
@@ -36,10 +42,11 @@ def config(name: str) -> dict[str, Any]:
     chi_sepnet = {
         "_target_": "custom_transforms.networks.ChiSepNet",
         "backbone": {"_target_": "torch.nn.Conv3d", "in_channels": 3, "out_channels": 2, "kernel_size": 1},
-        "susceptibility": "$@total()",
+        "susceptibility": {"_target_": "custom_transforms.networks.Frozen", "network": "$@total()"},
     }
     return {
         "total": Total,
+        "scale": SCALES[name],
         "network": "$@total()" if name == "qsmnet" else chi_sepnet,
         "loss": LOSSES[name],
         "prepare_batch": PREPARE,

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from custom_transforms.losses import ChiSepLoss, QsmnetLoss, gradient_loss
+from custom_transforms.networks.z_score import ZScore
 from custom_transforms.physics import SourceModel
 
 SHAPE = (12, 10, 8)
@@ -19,7 +20,7 @@ class KnownTotal(nn.Module):
         self.chi_total = nn.Parameter(chi_total)
 
     def forward(self, image: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor) -> Tensor:
-        return self.chi_total
+        return 1 * self.chi_total
 
 
 @pytest.fixture
@@ -37,24 +38,34 @@ def target() -> Target:
     return {"label": label, "image": torch.cat([measured * mask, mask], dim=1), **geometry}
 
 
+def scale(*constants: tuple[float, float]) -> ZScore:
+    names = [str(i) for i in range(len(constants))]
+    z_score = ZScore(names)
+    z_score.set_constants(dict(zip(names, constants, strict=True)))
+    return z_score
+
+
+ONE, TWO = scale((-0.001, 0.03)), scale((0.0259, 0.04), (0.0267, 0.05))
+
+
 def total(label: Tensor) -> Tensor:
     return label[:, 0:1] - label[:, 1:2]
 
 
 def test_zero_at_the_truth(target: Target) -> None:
     label = target["label"]
-    loss = ChiSepLoss(susceptibility=KnownTotal(total(label)))
+    loss = ChiSepLoss(scale=TWO, susceptibility=KnownTotal(total(label)))
     assert loss.terms(label, target).keys() == {"l1", "gradient", "field", "qsm", "r2prime"}
     assert float(loss(label, target)) < 1e-6
-    assert float(QsmnetLoss()(total(label), target)) < 1e-6
-    assert float(QsmnetLoss()(-total(label), target)) > 1
+    assert float(QsmnetLoss(scale=ONE)(total(label), target)) < 1e-6
+    assert float(QsmnetLoss(scale=ONE)(-total(label), target)) > 1
 
 
 def test_terms_of_chi_sepnet(target: Target) -> None:
     label, mask = target["label"], target["image"][:, 2:3]
     chi_total = total(label) + 0.003
     pred = label + mask * torch.tensor([0.02, -0.01])[:, None, None, None]  # q is 0.03 too high
-    terms = ChiSepLoss(susceptibility=KnownTotal(chi_total), label_std_ppm=(0.04, 0.05)).terms(pred, target)
+    terms = ChiSepLoss(scale=TWO, susceptibility=KnownTotal(chi_total)).terms(pred, target)
     share = float(mask.mean())
     assert float(terms["l1"]) == pytest.approx(share * (0.02 / 0.04 + 0.01 / 0.05) / 2, rel=1e-4)
     assert float(terms["qsm"]) == pytest.approx(share * (0.03 - 0.003), rel=1e-4)
@@ -69,11 +80,11 @@ def test_terms_of_chi_sepnet(target: Target) -> None:
 
 def test_published_weights(target: Target) -> None:
     pred = target["label"].flip(1)
-    loss = ChiSepLoss(susceptibility=KnownTotal(total(target["label"])))
+    loss = ChiSepLoss(scale=TWO, susceptibility=KnownTotal(total(target["label"])))
     terms = loss.terms(pred, target)
     expected = terms["l1"] + 0.1 * terms["gradient"] + terms["field"] + terms["qsm"] + terms["r2prime"]
     assert float(loss(pred, target)) == pytest.approx(float(expected), rel=1e-6)
-    loss = QsmnetLoss()
+    loss = QsmnetLoss(scale=ONE)
     terms = loss.terms(pred[:, 0:1], target)
     expected = terms["l1"] + 0.1 * terms["gradient"] + terms["field"]
     assert float(loss(pred[:, 0:1], target)) == pytest.approx(float(expected), rel=1e-6)
@@ -81,7 +92,7 @@ def test_published_weights(target: Target) -> None:
 
 def test_swapped_sources_hide_from_a_single_relaxivity(target: Target) -> None:
     one = {name: value[:1] for name, value in target.items()}
-    loss = ChiSepLoss(susceptibility=KnownTotal(total(one["label"])))
+    loss = ChiSepLoss(scale=TWO, susceptibility=KnownTotal(total(one["label"])))
     terms = loss.terms(one["label"].flip(1), one)
     assert float(terms["r2prime"]) < 1e-7
     assert float(terms["qsm"]) > 0.02 and float(terms["field"]) > 0.005 and float(terms["l1"]) > 0.5
@@ -90,18 +101,15 @@ def test_swapped_sources_hide_from_a_single_relaxivity(target: Target) -> None:
 def test_qsmnet_takes_sources_or_their_total_as_label(target: Target) -> None:
     pred = 0.05 * torch.rand(2, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
     cosmos = {**target, "label": total(target["label"])}
-    assert torch.equal(QsmnetLoss()(pred, target), QsmnetLoss()(pred, cosmos))
+    assert torch.equal(QsmnetLoss(scale=ONE)(pred, target), QsmnetLoss(scale=ONE)(pred, cosmos))
+    sources = torch.cat([pred + 0.02, torch.full_like(pred, 0.02)], dim=1)
+    torch.testing.assert_close(QsmnetLoss(scale=ONE)(sources, target), QsmnetLoss(scale=ONE)(pred, target))
 
 
-def test_the_susceptibility_model_stays_frozen(target: Target) -> None:
+def test_no_gradient_flows_into_the_susceptibility_model(target: Target) -> None:
     model = KnownTotal(total(target["label"]))
     pred = (target["label"] + 0.01).requires_grad_()
-    ChiSepLoss(susceptibility=model)(pred, target).backward()
+    ChiSepLoss(scale=TWO, susceptibility=model)(pred, target).backward()
     assert pred.grad is not None and bool(pred.grad.isfinite().all())
-    assert model.chi_total.grad is None and not model.chi_total.requires_grad
-    assert "qsm" not in ChiSepLoss().terms(pred, target)
-
-
-def test_a_standard_deviation_of_zero() -> None:
-    with pytest.raises(ValueError, match="label_std_ppm must be positive"):
-        ChiSepLoss(label_std_ppm=(0.04, 0.0))
+    assert model.chi_total.grad is None
+    assert "qsm" not in ChiSepLoss(scale=TWO).terms(pred, target)

@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from custom_transforms.bundle_path import bundle_path
-from custom_transforms.networks import ChiSepNet, UnrolledChiSepNet
+from custom_transforms.networks import ChiSepNet, Frozen, GradientUnrolledChiSepNet, UnrolledChiSepNet
 from custom_transforms.physics import tikhonov_inversion
 
 
@@ -19,18 +19,24 @@ class Susceptibility(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(1))
 
-    def forward(self, image: Tensor, voxel_size_mm: Tensor | None = None, b0_direction: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        image: Tensor,
+        voxel_size_mm: Tensor | None = None,
+        b0_direction: Tensor | None = None,
+        relaxivity_weights: Tensor | None = None,
+    ) -> Tensor:
         return self.gain * tikhonov_inversion(image[:, 0:1], voxel_size_mm, b0_direction)
 
 
 class Backbone(nn.Module):
     """Two convolutions at half resolution and back: odd sizes fail without padding."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int = 2) -> None:
         super().__init__()
         self.down = nn.Conv3d(in_channels, 4, 2, stride=2)
-        self.up = nn.ConvTranspose3d(4, 2, 2, stride=2)
-        self.skip = nn.Conv3d(in_channels, 2, 3, padding=1)
+        self.up = nn.ConvTranspose3d(4, out_channels, 2, stride=2)
+        self.skip = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.skip(features) + self.up(torch.relu(self.down(features)))
@@ -59,7 +65,27 @@ def dynunet() -> UnrolledChiSepNet:
 def direct() -> Callable[..., ChiSepNet]:
     def make(**options: object) -> ChiSepNet:
         torch.manual_seed(0)
-        return ChiSepNet(backbone=Backbone(3), susceptibility=Susceptibility(), **{"size_divisor": 2, **options})
+        frozen = Frozen(Susceptibility())
+        return ChiSepNet(backbone=Backbone(3), susceptibility=frozen, **{"size_divisor": 2, **options})
+
+    return make
+
+
+@pytest.fixture
+def gradient() -> Callable[..., GradientUnrolledChiSepNet]:
+    def make(**options: object) -> GradientUnrolledChiSepNet:
+        torch.manual_seed(0)
+        options = {"susceptibility": Frozen(Susceptibility()), "iterations": 3, "size_divisor": 2} | options
+        return GradientUnrolledChiSepNet(**{"backbone": Backbone(2), **options})
+
+    return make
+
+
+@pytest.fixture
+def backbone() -> Callable[..., nn.Module]:
+    def make(in_channels: int, out_channels: int) -> nn.Module:
+        torch.manual_seed(0)
+        return Backbone(in_channels, out_channels)
 
     return make
 

@@ -29,11 +29,11 @@ def test_z_scores_are_constants(measure: Measure) -> None:
         def forward(self, features: Tensor) -> Tensor:
             return features[:, 1:]
 
-    constants = {"input_mean_ppm": (0.1, 0.2, 0.3), "input_std_ppm": (1.0, 2.0, 4.0)}
-    constants |= {"output_mean_ppm": (5.0, 6.0), "output_std_ppm": (7.0, 8.0)}
     zero = nn.Module()
     zero.forward = lambda image, *geometry: image[:, 0:1]
-    network = ChiSepNet(backbone=Pass(), susceptibility=zero, size_divisor=1, **constants).train()
+    network = ChiSepNet(backbone=Pass(), susceptibility=zero, size_divisor=1).train()
+    network.mapping.inputs.set_constants({"chi_total": (0.1, 1.0), "local_field": (0.2, 2.0), "rate": (0.3, 4.0)})
+    network.mapping.outputs.set_constants({"chi_para": (5.0, 7.0), "chi_dia": (6.0, 8.0)})
     image = measure(1, (3, 3, 3))
     field, r2prime, mask = image.split(1, dim=1)
     expected = torch.cat([7 * (field - 0.2) / 2 + 5, 8 * (r2prime - 0.3) / 4 + 6], dim=1) * mask
@@ -42,10 +42,16 @@ def test_z_scores_are_constants(measure: Measure) -> None:
 
 def test_first_stage_stays_frozen(direct: Make, measure: Measure) -> None:
     network = direct().train()
-    assert not network.susceptibility.training
+    assert not network.susceptibility.network.training
     network(measure(1, (6, 6, 6))).sum().backward()
-    assert network.susceptibility.gain.grad is None
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.backbone.parameters())
+    assert network.susceptibility.network.gain.grad is None
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in network.mapping.parameters())
+
+
+def test_scripting(direct: Make, measure: Measure) -> None:
+    network = direct().eval()
+    image = measure(2, (7, 6, 5))
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,12 @@ def test_maps_figure(drawn: list[Figure], tmp_path: Path) -> None:
     assert sum(axes.get_ylabel() == "ppm" for axes in drawn[0].axes) == 2
 
 
+def test_note_is_beneath_the_maps(drawn: list[Figure], tmp_path: Path) -> None:
+    for note in ("", "R2' is predicted"):
+        save_maps_figure(tmp_path / "maps.png", {"chi_para": head()}, AFFINE_LPS, note=note)
+    assert [figure.get_supxlabel() for figure in drawn] == ["", "R2' is predicted"]
+
+
 def test_comparison_figure_shows_the_error(drawn: list[Figure], tmp_path: Path) -> None:
     truth = {"chi_para": head(), "chi_dia": head() / 2}
     wrong = {"chi_para": head() + 0.01 * (head() > 0), "chi_dia": head() / 2}

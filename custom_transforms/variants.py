@@ -1,0 +1,80 @@
+"""The variants of the bundle: every network of the family, each a small patch in ``configs/variants``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from custom_transforms.bundle_path import bundle_path
+from custom_transforms.inferers import GeometryInferer
+from custom_transforms.provenance import describe_weights
+
+DEFAULT = "unrolled"
+
+
+class LoadedVariant(NamedTuple):
+    """A variant that is ready to run: ``inferer(image, network)``.
+
+    Attributes:
+        network: with its weights, in eval mode.
+        inferer: brings the image's geometry to the network.
+        rate: "r2prime" or "r2star", which of them the second channel of the image is.
+    """
+
+    network: nn.Module
+    inferer: GeometryInferer
+    rate: str
+
+
+def variant_names() -> list[str]:
+    """Give the names of all variants."""
+    return sorted(path.stem for path in (bundle_path() / "configs" / "variants").glob("*.json"))
+
+
+def variant_path(name: str) -> Path:
+    """Give the patch of a variant.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    if name not in variant_names():
+        raise ValueError(f"there is no variant {name!r}; valid: {', '.join(variant_names())}")
+    return bundle_path() / "configs" / "variants" / f"{name}.json"
+
+
+def inference_config(name: str, *, device: torch.device | str = "cpu") -> ConfigParser:
+    """Give inference.json with the patch of a variant stacked on it.
+
+    Args:
+        name: of the variant.
+        device: where its network runs.
+
+    Raises:
+        ValueError: there is no such variant.
+    """
+    parser = ConfigParser()
+    parser.read_config([bundle_path() / "configs" / "inference.json", variant_path(name)])
+    parser.read_meta(bundle_path() / "configs" / "metadata.json")
+    parser.update({"bundle_root": str(bundle_path()), "device": f"$torch.device('{device}')"})
+    return parser
+
+
+def load_variant(name: str, *, device: torch.device | str = "cpu") -> LoadedVariant:
+    """Load a variant with its shipped weights.
+
+    Args:
+        name: of the variant.
+        device: where its network runs.
+
+    Raises:
+        ValueError: there is no such variant.
+        FileNotFoundError: it has no weights.
+    """
+    parser = inference_config(name, device=device)
+    describe_weights(parser)  # what is missing is said here, in one line
+    network, inferer, rate = (parser.get_parsed_content(key) for key in ("network", "inferer", "rate"))
+    return LoadedVariant(network.eval(), inferer, rate)
