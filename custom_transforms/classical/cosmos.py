@@ -8,10 +8,14 @@ mask m for zero; here the field counts inside alone, and conjugate gradients min
 zero and stop early, so that what no orientation shows stays small.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor
 
-from custom_transforms.physics.dipole import convolve, default_geometry, kernel_for, padded_shape
+from custom_transforms.physics.dipole import default_geometry, kernel_for, padded_shape
 from custom_transforms.physics.source_model import separate_sources, weight_columns
 
 FEWEST_ORIENTATIONS = 3
@@ -35,6 +39,20 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=(1, 2, 3, 4), keepdim=True)
 
 
+def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor, iterations: int) -> Tensor:
+    """Solve normal(q) = right for each volume of a batch, from q = 0."""
+    q, residual, step = torch.zeros_like(right), right, right
+    size = _inner(residual, residual)
+    tiny = torch.finfo(size.dtype).tiny  # nothing is left to do where the residual is zero
+    for _ in range(iterations):
+        product = normal(step)
+        length = size / _inner(step, product).clamp(min=tiny)
+        q, residual = q + length * step, residual - length * product
+        size, previous = _inner(residual, residual), size
+        step = residual + size / previous.clamp(min=tiny) * step
+    return q
+
+
 def cosmos(
     local_field_ppm: Tensor, mask: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor, *, iterations: int = 16
 ) -> Tensor:
@@ -54,22 +72,26 @@ def cosmos(
         ValueError: fewer than 3 orientations, or a wrong shape.
     """
     _check_orientations(local_field_ppm, b0_direction)
-    grid = padded_shape(list(local_field_ppm.shape[-3:]), _PADDING)
+    x, y, z = local_field_ppm.shape[-3:]
+    grid = padded_shape([x, y, z], _PADDING)
     geometries = [default_geometry(local_field_ppm, voxel_size_mm, b) for b in b0_direction.unbind(dim=1)]
-    kernels = torch.cat([kernel_for(grid, *geometry) for geometry in geometries], dim=1)
+    kernels = [kernel_for(grid, *geometry) for geometry in geometries]
 
-    def adjoint(fields: Tensor) -> Tensor:
-        return mask * convolve(mask * fields, kernels, grid).sum(dim=1, keepdim=True)
+    def spectrum(values: Tensor) -> Tensor:
+        return torch.fft.rfftn(mask * values, s=grid, dim=(-3, -2, -1))
 
-    q = torch.zeros_like(local_field_ppm[:, :1])
-    residual = adjoint(local_field_ppm)
-    step, size = residual, _inner(residual, residual)
-    for _ in range(iterations):
-        product = adjoint(convolve(mask * step, kernels, grid))
-        length = size / _inner(step, product).clamp(min=torch.finfo(size.dtype).tiny)
-        q, residual = q + length * step, residual - length * product
-        size, previous = _inner(residual, residual), size
-        step = residual + size / previous.clamp(min=torch.finfo(size.dtype).tiny) * step
+    def image(half_spectrum: Tensor) -> Tensor:
+        return mask * torch.fft.irfftn(half_spectrum, s=grid, dim=(-3, -2, -1))[..., :x, :y, :z]
+
+    def forward(q: Tensor) -> Iterator[Tensor]:
+        q_spectrum = spectrum(q)
+        return (image(kernel * q_spectrum) for kernel in kernels)
+
+    def adjoint(fields: Iterable[Tensor]) -> Tensor:
+        return image(reduce(add, (kernel * spectrum(field) for kernel, field in zip(kernels, fields, strict=True))))
+
+    right = adjoint(local_field_ppm.split(1, dim=1))
+    q = _conjugate_gradients(lambda step: adjoint(forward(step)), right, iterations)
     return mask * (q - _inner(mask, q) / mask.sum(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1.0))
 
 
