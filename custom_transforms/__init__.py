@@ -21,7 +21,8 @@ The map of the package:
     overrides.py   refuses misspelt options of the configs
     cohort.py      several head orientations, their COSMOS labels, the split of the subjects
     reproduce/     the published results, checked
-    reconstruct.py, simulate.py, evaluate.py, demo.py, checks.py, report/, cli.py    the command `chisep`
+    reconstruct.py, simulate.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/, cli.py
+                   the command `chisep`
 
 Every method, learned or conventional, is a module with the same call:
 

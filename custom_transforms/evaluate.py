@@ -15,9 +15,9 @@ from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError, user_input
 from custom_transforms.data import training_data
 from custom_transforms.keys import R2PRIME, R2STAR
+from custom_transforms.options import choose_device
 from custom_transforms.output import staged_folder
 from custom_transforms.provenance import describe_weights
-from custom_transforms.reconstruct import choose_device
 from custom_transforms.report.scores import WITHOUT_R2PRIME, Scores, save_scores_figure, scores_table
 from custom_transforms.variants import inference_config, variant_names
 

@@ -3,114 +3,40 @@
 import logging
 import sys
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from custom_transforms import keys
-from custom_transforms.checks import (
-    RATE_NAMES,
-    InputError,
-    check_maps,
-    doubtful_sign,
-    implausible,
-    notes,
-    rate_key,
-    read_map,
-    user_input,
-)
+from custom_transforms.checks import InputError, check_maps, rate_key, read_map, user_input
 from custom_transforms.inferers import AxialInferer, GeometryInferer
-from custom_transforms.networks import ChiSepNet
+from custom_transforms.options import (
+    Settings,
+    choose_device,
+    choose_relaxivities,
+    choose_variant,
+    refuse_two_relaxivities,
+)
 from custom_transforms.output import staged_folder, write_json
-from custom_transforms.physics import hz_per_ppm, relaxivity_at, relaxivity_weights
+from custom_transforms.physics import hz_per_ppm
+from custom_transforms.plausibility import doubtful_sign, implausible, notes
 from custom_transforms.provenance import describe_files, describe_geometry, describe_weights, versions
 from custom_transforms.report.figures import save_maps_figure
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.geometry import unit_vector
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
-from custom_transforms.variants import inference_config, variant_names, variant_path
+from custom_transforms.variants import inference_config
 
 MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
 RECORD = "reconstruction.json"
 FIGURE = "reconstruction.png"
-DEFAULT_VARIANTS = {keys.R2PRIME: "unrolled", keys.R2STAR: "unrolled_r2star"}
 R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What inference.json is told, under its own names.
-
-    Args:
-        field_unit: unit of the local field.
-        field_sign: +1 if it grows with the field, -1 if it falls.
-        echo_time_s: echo time in s of a field in rad.
-        rate_unit: unit of R2' or R2*.
-        b0_tesla: main field in T.
-        relaxivity_para_per_s_ppm: Dr of paramagnetic sources in 1/s/ppm.
-        relaxivity_dia_per_s_ppm: Dr of diamagnetic sources in 1/s/ppm.
-        b0_direction: (3,) in voxel axes of the stored maps, or None for that of the affine.
-        reference: zero of chi_total.
-    """
-
-    field_unit: FieldUnit
-    field_sign: int
-    echo_time_s: float | None
-    rate_unit: RateUnit
-    b0_tesla: float
-    relaxivity_para_per_s_ppm: float
-    relaxivity_dia_per_s_ppm: float
-    b0_direction: list[float] | None
-    reference: Reference
-
-
-def _variants_for(rate: str) -> str:
-    """List the variants that take R2' or R2*."""
-    names = [name for name in variant_names() if inference_config(name)["rate"] == rate]
-    return ", ".join(names[:-1]) + f" or {names[-1]}"
-
-
-def choose_variant(variant: str | None, rates: Collection[str]) -> str:
-    """Give the name of the variant for the maps at hand.
-
-    Args:
-        variant: its name, or None for the default: unrolled for R2', unrolled_r2star for R2*.
-        rates: keys of the maps that are given, r2prime or r2star.
-
-    Raises:
-        InputError: no such variant, or it takes another map, or not exactly one map is given.
-    """
-    if variant is None:
-        if len(rates) == 1:
-            return DEFAULT_VARIANTS[next(iter(rates))]
-        choices = "; ".join(f"--{rate} is for --variant {_variants_for(rate)}" for rate in RATE_NAMES)
-        raise InputError(f"give --r2prime or --r2star, got {'both' if rates else 'neither'}; {choices}")
-    with user_input():
-        variant_path(variant)
-    taken = str(inference_config(variant)["rate"])
-    if set(rates) == {taken}:
-        return variant
-    message = f"--variant {variant} takes {RATE_NAMES[taken]}: give --{taken} alone"
-    others = [f"for {RATE_NAMES[rate]} use --variant {_variants_for(rate)}" for rate in rates if rate != taken]
-    raise InputError("; ".join([message, *others]))
-
-
-def _refuse_two_relaxivities(config: ConfigParser) -> None:
-    """Refuse two relaxivities for a network that learnt a single one."""
-    if config["relaxivity_para_per_s_ppm"] == config["relaxivity_dia_per_s_ppm"]:
-        return
-    if any(isinstance(module, ChiSepNet) for module in config.get_parsed_content("network").modules()):
-        raise InputError(
-            f"--variant {config['variant']} learnt a single relaxivity; give --relaxivity instead of --relaxivity_para "
-            f"and --relaxivity_dia, or use --variant {DEFAULT_VARIANTS[config['rate']]}"
-        )
 
 
 def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) -> None:
@@ -125,40 +51,6 @@ def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) 
     logging.getLogger("monai.data.image_writer").setLevel(logging.WARNING)  # it would name the temporary files
     for step in ("initialize", "run"):
         config.get_parsed_content(step)
-
-
-def _choose_relaxivities(
-    single: float | None, para: float | None, dia: float | None, b0_tesla: float
-) -> tuple[float, float]:
-    """Give Dr of both sources in 1/s/ppm at the field strength."""
-    if (para is None) != (dia is None):
-        raise InputError("--relaxivity_para and --relaxivity_dia belong together; give both, or --relaxivity alone")
-    if single is not None and para is not None:
-        raise InputError("--relaxivity stands for both sources; leave out it, or the two others")
-    default = relaxivity_at(b0_tesla) if single is None else single
-    para, dia = (default, default) if para is None or dia is None else (para, dia)
-    with user_input():
-        relaxivity_weights(para, dia)
-    return para, dia
-
-
-def choose_device(name: str) -> torch.device:
-    """Give the device of a name: auto takes a GPU if there is one.
-
-    Raises:
-        InputError: no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device: there is no device {name!r}; give auto, cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device: {name} is not supported; give auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device: {name} is not available here; give auto or cpu")
-    return device
 
 
 def _read_checked(
@@ -246,7 +138,7 @@ def reconstruct(
     with user_input():
         hz_per_ppm(b0_tesla)
         direction = None if b0_direction is None else unit_vector(b0_direction).tolist()
-    para, dia = _choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
+    para, dia = choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
     settings = Settings(field_unit, field_sign, echo_time_s, rate_unit, b0_tesla, para, dia, direction, reference)
     if echo_time_s is not None and field_unit != "rad":
         raise InputError(f"--echo_time_s is for a field in rad, not {field_unit}; give one or the other")
@@ -259,7 +151,7 @@ def reconstruct(
     config = inference_config(chosen, device=torch_device)
     config.update(asdict(settings))
     weights = describe_weights(config)
-    _refuse_two_relaxivities(config)
+    refuse_two_relaxivities(config)
     _tell("checking")
     maps, warnings = _read_checked(files, settings, config.get_parsed_content("inferer"), force=force)
     record = {

@@ -1,12 +1,19 @@
-"""What all tests share: the grid of geometries, the tolerances with their reasons, the rule for CUDA tests."""
+"""What tests share: the grid of geometries, tolerances with their reasons, a measured head, the rule for CUDA tests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from types import MappingProxyType
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+
+from custom_transforms import keys
+from custom_transforms.phantom import Acquisition, RandomShapes
 
 TOLERANCE: Mapping[str, float] = MappingProxyType(
     {
@@ -57,6 +64,85 @@ def geometry(request: pytest.FixtureRequest) -> Case:
 def tolerance() -> Mapping[str, float]:
     """Largest relative error, by floating point type."""
     return TOLERANCE
+
+
+@pytest.fixture(scope="session")
+def oblique_affine() -> np.ndarray:
+    """Voxels of 1.0 x 1.1 x 1.4 mm, B0 along none of their axes."""
+    q, r = np.linalg.qr(np.array([[1.0, 0.2, 0.1], [-0.3, 1.0, 0.3], [0.2, -0.4, 1.0]]))
+    affine = np.eye(4)
+    affine[:3, :3] = q * np.sign(np.diag(r)) * (1.0, 1.1, 1.4)
+    affine[:3, 3] = (-30.0, 12.0, 5.0)
+    return affine
+
+
+@pytest.fixture(scope="session")
+def head(oblique_affine: np.ndarray) -> dict[str, np.ndarray]:
+    """A phantom measured at SNR 100 in an oblique grid: input in ppm and 1/s, and the truth."""
+    generator = torch.Generator().manual_seed(3)
+    tissue = RandomShapes(shape=(32, 28, 24))(1, generator)
+    voxel_size_mm = np.linalg.norm(oblique_affine[:3, :3], axis=0)
+    tissue[keys.VOXEL_SIZE_MM] = torch.from_numpy(voxel_size_mm)[None].float()
+    tissue[keys.B0_DIRECTION] = torch.from_numpy(oblique_affine[2, :3] / voxel_size_mm)[None].float()
+    maps = Acquisition()(tissue, snr=100.0, generator=generator)
+    names = (keys.LOCAL_FIELD, keys.R2PRIME, keys.R2STAR, keys.MASK, keys.CHI_PARA, keys.CHI_DIA)
+    return {name: maps[name][0, 0].numpy() for name in names}
+
+
+@pytest.fixture(scope="session")
+def store(oblique_affine: np.ndarray) -> Callable[..., dict[str, str]]:
+    """Write the input of a reconstruction; give the options that name it."""
+
+    def write(
+        folder: Path, maps: dict[str, np.ndarray], affine: np.ndarray = oblique_affine, *, rate: str = keys.R2PRIME
+    ) -> dict[str, str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {name: str(folder / f"{name}.nii.gz") for name in (keys.LOCAL_FIELD, rate, keys.MASK)}
+        for name, path in files.items():
+            nib.save(nib.Nifti1Image(maps[name], affine), path)
+        return files
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def files(
+    head: dict[str, np.ndarray], store: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The stored head."""
+    return store(tmp_path_factory.mktemp("input"), head)
+
+
+@pytest.fixture(scope="session")
+def gradient_echoes(
+    head: dict[str, np.ndarray], store: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The same measurement without spin echoes."""
+    return store(tmp_path_factory.mktemp("gre"), head, rate=keys.R2STAR)
+
+
+def as_map(key: str, values: torch.Tensor) -> MetaTensor:
+    meta = {"filename_or_obj": f"{key}.nii.gz", "has_orientation": True}
+    return MetaTensor(values, affine=torch.eye(4).double(), meta=meta)
+
+
+@pytest.fixture
+def maps() -> dict[str, MetaTensor]:
+    """A field of SD 0.012 ppm, R2' of median 6 1/s, a block of a mask."""
+    shape = (1, 9, 8, 7)
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(shape)
+    mask[:, 2:7, 2:6, 1:6] = 1
+    field = 0.012 * torch.randn(shape, generator=generator)
+    r2prime = 6 + torch.randn(shape, generator=generator)
+    return {key: as_map(key, v) for key, v in ((keys.LOCAL_FIELD, field), (keys.R2PRIME, r2prime), (keys.MASK, mask))}
+
+
+@pytest.fixture
+def r2star_maps(maps: dict[str, MetaTensor]) -> dict[str, MetaTensor]:
+    """The same with R2* of median 18 1/s instead of R2'."""
+    r2prime = maps.pop(keys.R2PRIME)
+    return maps | {keys.R2STAR: as_map(keys.R2STAR, r2prime.as_tensor() + 12)}
 
 
 def pytest_configure() -> None:

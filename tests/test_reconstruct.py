@@ -1,8 +1,8 @@
 """Reconstruction from files to files: units, geometry, storage order, the record, and what it refuses."""
 
 import json
-import shutil
 import sys
+from collections.abc import Callable
 from itertools import permutations, product
 from pathlib import Path
 
@@ -10,56 +10,26 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 
 from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.cli import main
 from custom_transforms.metrics import nrmse_percent
-from custom_transforms.phantom import Acquisition, RandomShapes
-from custom_transforms.provenance import describe_weights, file_sha256
-from custom_transforms.reconstruct import MAPS, choose_device, choose_variant, reconstruct
-from custom_transforms.variants import inference_config, load_variant, variant_names
-from custom_transforms.weights import save_weights
+from custom_transforms.options import choose_device
+from custom_transforms.provenance import file_sha256
+from custom_transforms.reconstruct import MAPS, reconstruct
 
-SHAPE = (32, 28, 24)
-VOXEL_SIZE_MM = (1.0, 1.1, 1.4)
 HZ_PER_PPM = 42.577 * 3.0
 SAME = 2e-6  # ppm; float32 through FFTs in another order
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))[1::5]  # all axis orders, all sets of flips
 
 Maps = dict[str, np.ndarray]
+Store = Callable[..., dict[str, str]]
 
 
-def oblique_affine() -> np.ndarray:
-    q, r = np.linalg.qr(np.array([[1.0, 0.2, 0.1], [-0.3, 1.0, 0.3], [0.2, -0.4, 1.0]]))
-    affine = np.eye(4)
-    affine[:3, :3] = q * np.sign(np.diag(r)) * VOXEL_SIZE_MM
-    affine[:3, 3] = (-30.0, 12.0, 5.0)
-    return affine
-
-
-@pytest.fixture(scope="module")
-def head() -> Maps:
-    """A phantom measured at SNR 100 in an oblique grid: input in ppm and 1/s, and the truth."""
-    generator = torch.Generator().manual_seed(3)
-    tissue = RandomShapes(shape=SHAPE)(1, generator)
-    tissue[keys.VOXEL_SIZE_MM] = torch.tensor([VOXEL_SIZE_MM])
-    b0 = oblique_affine()[2, :3] / np.array(VOXEL_SIZE_MM)
-    tissue[keys.B0_DIRECTION] = torch.from_numpy(b0)[None].float()
-    maps = Acquisition()(tissue, snr=100.0, generator=generator)
-    names = (keys.LOCAL_FIELD, keys.R2PRIME, keys.R2STAR, keys.MASK, keys.CHI_PARA, keys.CHI_DIA)
-    return {name: maps[name][0, 0].numpy() for name in names}
-
-
-def store(folder: Path, maps: Maps, affine: np.ndarray | None = None, *, rate: str = keys.R2PRIME) -> dict[str, str]:
-    """Write the input; give the options that name it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: str(folder / f"{name}.nii.gz") for name in (keys.LOCAL_FIELD, rate, keys.MASK)}
-    for name, path in files.items():
-        nib.save(nib.Nifti1Image(maps[name], oblique_affine() if affine is None else affine), path)
-    return files
+def voxel_size_mm(affine: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def results(folder: Path) -> Maps:
@@ -71,11 +41,6 @@ def largest_difference(a: Maps, b: Maps) -> float:
 
 
 @pytest.fixture(scope="module")
-def files(head: Maps, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return store(tmp_path_factory.mktemp("input"), head)
-
-
-@pytest.fixture(scope="module")
 def output(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reconstruction with the defaults."""
     folder = tmp_path_factory.mktemp("results") / "new" / "sub-01"
@@ -83,7 +48,7 @@ def output(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def test_files(output: Path, head: Maps) -> None:
+def test_files(output: Path, head: Maps, oblique_affine: np.ndarray) -> None:
     assert {path.name for path in output.iterdir()} == {
         *(f"{name}.nii.gz" for name in MAPS),
         "reconstruction.json",
@@ -93,8 +58,8 @@ def test_files(output: Path, head: Maps) -> None:
     for name in MAPS:
         image = nib.load(output / f"{name}.nii.gz")
         assert image.get_data_dtype() == np.float32
-        assert np.allclose(image.affine, oblique_affine(), atol=1e-5)
-        assert image.shape == SHAPE
+        assert np.allclose(image.affine, oblique_affine, atol=1e-5)
+        assert image.shape == head[keys.MASK].shape
     chi = results(output)
     assert np.allclose(chi[keys.CHI_TOTAL], chi[keys.CHI_PARA] - chi[keys.CHI_DIA], atol=1e-7)
     assert min(chi[keys.CHI_PARA].min(), chi[keys.CHI_DIA].min()) >= 0
@@ -114,7 +79,7 @@ def test_maps_are_near_the_truth(output: Path, head: Maps) -> None:
     assert bool((swapped > 1.5 * right).all()), swapped
 
 
-def test_record(output: Path, files: dict[str, str]) -> None:
+def test_record(output: Path, files: dict[str, str], oblique_affine: np.ndarray) -> None:
     record = json.loads((output / "reconstruction.json").read_text())
     assert record["inputs"] == {key: {"path": path, "sha256": file_sha256(path)} for key, path in files.items()}
     assert record["settings"]["relaxivity_para_per_s_ppm"] == record["settings"]["relaxivity_dia_per_s_ppm"] == 137.0
@@ -123,14 +88,14 @@ def test_record(output: Path, files: dict[str, str]) -> None:
     model = "models/model.pt"
     assert record["weights"] == [{"path": model, "sha256": file_sha256(bundle_path() / model)}]
     assert record["versions"]["torch"] == torch.__version__
-    assert np.allclose(record["geometry"]["voxel_size_mm"], VOXEL_SIZE_MM)
-    b0 = oblique_affine()[2, :3] / np.array(VOXEL_SIZE_MM)
+    assert np.allclose(record["geometry"]["voxel_size_mm"], voxel_size_mm(oblique_affine))
+    b0 = oblique_affine[2, :3] / voxel_size_mm(oblique_affine)
     assert np.allclose(record["geometry"]["b0_direction_voxel_axes"], b0, atol=1e-5)
     assert record["warnings"] == []
     assert record["wall_time_s"] > 0
 
 
-def test_units_and_relaxivity(output: Path, head: Maps, tmp_path: Path) -> None:
+def test_units_and_relaxivity(output: Path, head: Maps, tmp_path: Path, store: Store) -> None:
     """The same measurement in other units, at another field strength, gives the same maps."""
     at_7_tesla = {
         **head,
@@ -161,8 +126,8 @@ def test_two_relaxivities_fit_r2prime(files: dict[str, str], head: Maps, tmp_pat
     assert misfit(160, 114) < misfit(114, 160)
 
 
-def test_explicit_b0_direction(output: Path, files: dict[str, str], tmp_path: Path) -> None:
-    b0 = tuple(2 * oblique_affine()[2, :3] / np.array(VOXEL_SIZE_MM))
+def test_explicit_b0_direction(output: Path, files: dict[str, str], tmp_path: Path, oblique_affine: np.ndarray) -> None:
+    b0 = tuple(2 * oblique_affine[2, :3] / voxel_size_mm(oblique_affine))
     reconstruct(**files, field_unit="ppm", b0_direction=b0, output=str(tmp_path / "same"))
     assert largest_difference(results(output), results(tmp_path / "same")) < SAME
     reconstruct(**files, field_unit="ppm", b0_direction=(1.0, 0.0, 0.0), output=str(tmp_path / "other"))
@@ -171,22 +136,28 @@ def test_explicit_b0_direction(output: Path, files: dict[str, str], tmp_path: Pa
 
 @pytest.mark.parametrize(("axes", "signs"), ORDERS)
 def test_storage_order_does_not_matter(
-    output: Path, head: Maps, tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...]
+    output: Path,
+    head: Maps,
+    tmp_path: Path,
+    axes: tuple[int, ...],
+    signs: tuple[int, ...],
+    oblique_affine: np.ndarray,
+    store: Store,
 ) -> None:
     to_old = np.zeros((4, 4))
     to_old[3, 3] = 1
     for new, (old, sign) in enumerate(zip(axes, signs, strict=True)):
         to_old[old, new] = sign
-        to_old[old, 3] = 0 if sign > 0 else SHAPE[old] - 1
+        to_old[old, 3] = 0 if sign > 0 else head[keys.MASK].shape[old] - 1
     flips = [new for new, sign in enumerate(signs) if sign < 0]
     stored = {name: np.flip(volume.transpose(axes), flips) for name, volume in head.items()}
-    files = store(tmp_path / "input", stored, oblique_affine() @ to_old)
+    files = store(tmp_path / "input", stored, oblique_affine @ to_old)
     reconstruct(**files, field_unit="ppm", output=str(tmp_path / "output"))
     chi = {name: np.flip(v, flips).transpose(np.argsort(axes)) for name, v in results(tmp_path / "output").items()}
     assert largest_difference(results(output), chi) < SAME
 
 
-def test_wrong_orientation_would_show(output: Path, head: Maps, tmp_path: Path) -> None:
+def test_wrong_orientation_would_show(output: Path, head: Maps, tmp_path: Path, store: Store) -> None:
     """Flipping the maps without their affine is another head in another field."""
     files = store(tmp_path / "input", {name: np.flip(volume, 0) for name, volume in head.items()})
     reconstruct(**files, field_unit="ppm", output=str(tmp_path / "output"))
@@ -194,7 +165,9 @@ def test_wrong_orientation_would_show(output: Path, head: Maps, tmp_path: Path) 
     assert largest_difference(results(output), flipped) > 1000 * SAME
 
 
-def test_negative_r2prime_counts_as_zero(head: Maps, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_negative_r2prime_counts_as_zero(
+    head: Maps, tmp_path: Path, capsys: pytest.CaptureFixture, store: Store
+) -> None:
     rate = head[keys.R2PRIME] - 3
     for name, values in {"negative": rate, "zero": rate.clip(min=0)}.items():
         files = store(tmp_path / name, {**head, keys.R2PRIME: values})
@@ -215,7 +188,9 @@ def test_reference(output: Path, files: dict[str, str], head: Maps, tmp_path: Pa
     assert json.loads((tmp_path / "csf" / "reconstruction.json").read_text())["settings"]["reference"] == "csf"
 
 
-def test_force_goes_on_with_a_warning(output: Path, head: Maps, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_force_goes_on_with_a_warning(
+    output: Path, head: Maps, tmp_path: Path, capsys: pytest.CaptureFixture, store: Store
+) -> None:
     files = store(tmp_path / "input", {**head, keys.MASK: 255 * head[keys.MASK]})
     with pytest.raises(InputError, match=r"mask\.nii\.gz\) has values other than 0 and 1; .* --force"):
         reconstruct(**files, field_unit="ppm", output=str(tmp_path / "output"))
@@ -282,7 +257,7 @@ def test_output_that_cannot_be_written(files: dict[str, str], tmp_path: Path) ->
 
 
 def test_failure_leaves_earlier_results_alone(
-    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], tmp_path: Path, head: Maps
 ) -> None:
     (tmp_path / "chi_para.nii.gz").write_text("earlier")
     (tmp_path / "notes.txt").write_text("mine")
@@ -297,7 +272,7 @@ def test_failure_leaves_earlier_results_alone(
     assert {path.name for path in tmp_path.iterdir()} == {"chi_para.nii.gz", "notes.txt"}
     assert (tmp_path / "chi_para.nii.gz").read_text() == "earlier"
     reconstruct(**files, field_unit="ppm", output=str(tmp_path))
-    assert results(tmp_path)[keys.CHI_PARA].shape == SHAPE
+    assert results(tmp_path)[keys.CHI_PARA].shape == head[keys.MASK].shape
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -306,7 +281,7 @@ def test_device_names() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_sign_of_the_field(tmp_path: Path, head: Maps, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sign_of_the_field(tmp_path: Path, head: Maps, capsys: pytest.CaptureFixture[str], store: Store) -> None:
     """A field of the other sign gives the same maps if it is said, and a warning if it is not."""
     right = store(tmp_path / "right", head)
     turned = store(tmp_path / "turned", {**head, keys.LOCAL_FIELD: -head[keys.LOCAL_FIELD]})
@@ -319,171 +294,3 @@ def test_sign_of_the_field(tmp_path: Path, head: Maps, capsys: pytest.CaptureFix
     reconstruct(**turned, field_unit="ppm", output=str(tmp_path / "c"), device="cpu")
     assert "the sign of the field is wrong" in capsys.readouterr().err
     assert json.loads((tmp_path / "c" / "reconstruction.json").read_text())["warnings"]
-
-
-FROZEN = ("qsmnet", "chi_sepnet_r2prime")  # each inside those that come later
-
-
-@pytest.fixture(scope="module")
-def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with narrow networks and random weights for every variant."""
-    folder = tmp_path_factory.mktemp("bundle")
-    shutil.copytree(bundle_path() / "configs", folder / "configs")
-    for path in (folder / "configs" / "variants").glob("*.json"):
-        patch = json.loads(path.read_text())
-        patch |= {name: [2] * len(patch[name]) for name in patch if name.endswith("channels")}
-        path.write_text(json.dumps({"channels": [2, 2, 2]} | patch))
-    torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as context:
-        context.setattr("custom_transforms.bundle_path._CANDIDATES", (folder,))
-        for name in dict.fromkeys([*FROZEN, *variant_names()]):
-            config = inference_config(name)
-            config["weights"] = False
-            torch.save(config.get_parsed_content("network").state_dict(), folder / "checkpoint.pt")
-            save_weights(folder / "checkpoint.pt", folder / "models" / config["model_file"])
-    return folder
-
-
-@pytest.fixture
-def bundle(monkeypatch: pytest.MonkeyPatch, small_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of that bundle, in use."""
-    folder = shutil.copytree(small_bundle, tmp_path / "bundle")
-    monkeypatch.setattr("custom_transforms.bundle_path._CANDIDATES", (folder,))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def gradient_echoes(head: Maps, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same measurement without spin echoes."""
-    return store(tmp_path_factory.mktemp("gre"), head, rate=keys.R2STAR)
-
-
-def run(monkeypatch: pytest.MonkeyPatch, **options: object) -> int:
-    """Run the command; give its exit code."""
-    given = [f"--{name}={value}" for name, value in options.items()]
-    monkeypatch.setattr(sys, "argv", ["chisep", "reconstruct", "--field_unit=ppm", "--device=cpu", *given])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-@pytest.mark.parametrize(
-    ("variant", "chosen", "weights"),
-    [
-        (None, "unrolled_r2star", ["unrolled_r2star"]),
-        ("chi_sepnet_r2star", "chi_sepnet_r2star", ["chi_sepnet_r2prime", "chi_sepnet_r2star", "qsmnet"]),
-    ],
-)
-def test_gradient_echoes_alone(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    bundle: Path,
-    gradient_echoes: dict[str, str],
-    head: Maps,
-    tmp_path: Path,
-    variant: str | None,
-    chosen: str,
-    weights: list[str],
-) -> None:
-    """R2* in ppm is what the network gets, and the output says that R2' is a prediction."""
-    options = {} if variant is None else {"variant": variant}
-    assert run(monkeypatch, **gradient_echoes, **options, output=tmp_path / "maps") == 0
-    record = json.loads((tmp_path / "maps" / "reconstruction.json").read_text())
-    assert (record["variant"], record["r2prime"]) == (chosen, "predicted from R2*")
-    assert keys.R2STAR in record["inputs"] and keys.R2PRIME not in record["inputs"]
-    paths = [f"models/{name}.pt" for name in weights]
-    expected = [{"path": path, "sha256": file_sha256(bundle / path)} for path in paths]
-    assert sorted(record["weights"], key=lambda file: file["path"]) == expected
-    assert record["warnings"][-1] == f"R2' is not measured but predicted from R2* (variant {chosen})"
-    assert f"chisep: warning: {record['warnings'][-1]}\n" in capsys.readouterr().err
-    assert sum("expect blurring" in warning for warning in record["warnings"]) == (chosen == "chi_sepnet_r2star")
-    loaded = load_variant(chosen)
-    image = np.stack([head[keys.LOCAL_FIELD], head[keys.R2STAR] / 137, head[keys.MASK]])
-    image[:2] *= head[keys.MASK]
-    tensor = MetaTensor(torch.from_numpy(image)[None], affine=torch.from_numpy(oblique_affine()))
-    with torch.no_grad():
-        chi = loaded.inferer(tensor, loaded.network)[0].numpy()
-    assert chi.max() > 100 * SAME
-    found = results(tmp_path / "maps")
-    assert max(np.abs(found[name] - chi[i]).max() for i, name in enumerate(MAPS[:2])) < SAME
-
-
-def test_figure_says_what_is_predicted(
-    monkeypatch: pytest.MonkeyPatch,
-    bundle: Path,
-    files: dict[str, str],
-    gradient_echoes: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    notes: list[str] = []
-    monkeypatch.setattr("custom_transforms.reconstruct.save_maps_figure", lambda *_, note: notes.append(note))
-    for given in (files, gradient_echoes):
-        reconstruct(**given, field_unit="ppm", output=str(tmp_path / "maps"), device="cpu")
-    assert notes == ["", "R2' is not measured but predicted from R2* (variant unrolled_r2star)"]
-
-
-def test_neither_r2prime_nor_r2star() -> None:
-    with pytest.raises(InputError, match=r"got neither; --r2prime is for --variant .*; --r2star is for --variant "):
-        choose_variant(None, [])
-    with pytest.raises(InputError, match=r"^--variant unrolled_r2star takes R2\*: give --r2star alone$"):
-        choose_variant("unrolled_r2star", [])
-    assert choose_variant(None, [keys.R2PRIME]) == choose_variant("unrolled", [keys.R2PRIME]) == "unrolled"
-
-
-@pytest.mark.parametrize("missing", ["qsmnet", "chi_sepnet_r2prime", "chi_sepnet_r2star"])
-def test_missing_weights(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    bundle: Path,
-    gradient_echoes: dict[str, str],
-    tmp_path: Path,
-    missing: str,
-) -> None:
-    (bundle / "models" / f"{missing}.pt").unlink()
-    assert run(monkeypatch, **gradient_echoes, variant="chi_sepnet_r2star", output=tmp_path / "maps") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "variant chi_sepnet_r2star has no weights at" in said and f"{missing}.pt" in said
-    assert not (tmp_path / "maps").exists()
-
-
-def test_direct_networks_learnt_a_single_relaxivity(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    bundle: Path,
-    files: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    both = {"relaxivity_para": 160.0, "relaxivity_dia": 114.0, "output": tmp_path / "maps"}
-    assert run(monkeypatch, **files, variant="chi_sepnet_r2prime", **both) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "chi_sepnet_r2prime learnt a single relaxivity; give --relaxivity" in said and "--variant unrolled\n" in said
-    assert not (tmp_path / "maps").exists()
-    assert run(monkeypatch, **files, variant="qsmnet", **both) == 0
-
-
-@pytest.mark.parametrize("name", variant_names())
-def test_shipped_variants(
-    monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, str],
-    gradient_echoes: dict[str, str],
-    head: Maps,
-    tmp_path: Path,
-    name: str,
-) -> None:
-    """The weights that the bundle has tell one source from the other."""
-    config = inference_config(name)
-    try:
-        describe_weights(config)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    given = files if config["rate"] == keys.R2PRIME else gradient_echoes
-    assert run(monkeypatch, **given, variant=name, output=tmp_path) == 0
-    chi, mask = results(tmp_path), torch.from_numpy(head[keys.MASK])[None, None]
-    truth = torch.from_numpy(np.stack([head[source] for source in MAPS[:2]]))[None]
-    pred = torch.from_numpy(np.stack([chi[source] for source in MAPS[:2]]))[None]
-    right, swapped = nrmse_percent(pred, truth, mask)[0], nrmse_percent(pred.flip(1), truth, mask)[0]
-    assert bool((right < 0.7 * swapped).all()), (right, swapped)

@@ -23,8 +23,8 @@ from custom_transforms.checks import InputError
 from custom_transforms.classical import ClosedFormSeparation
 from custom_transforms.data import read_data_list
 from custom_transforms.inferers import GeometryInferer
+from custom_transforms.options import choose_device
 from custom_transforms.output import write_json
-from custom_transforms.reconstruct import choose_device
 from custom_transforms.reproduce.thesis_analysis import (
     Estimator,
     estimator,

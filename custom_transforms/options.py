@@ -1,0 +1,121 @@
+"""The options of `chisep reconstruct`: the choice of variant, relaxivities and device, and what is refused of them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from monai.bundle import ConfigParser
+
+from custom_transforms import keys
+from custom_transforms.checks import RATE_NAMES, InputError, user_input
+from custom_transforms.networks import ChiSepNet
+from custom_transforms.physics import relaxivity_at, relaxivity_weights
+from custom_transforms.transforms.field import FieldUnit
+from custom_transforms.transforms.reference import Reference
+from custom_transforms.transforms.relaxometry import RateUnit
+from custom_transforms.variants import inference_config, variant_names, variant_path
+
+DEFAULT_VARIANTS = {keys.R2PRIME: "unrolled", keys.R2STAR: "unrolled_r2star"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What inference.json is told, under its own names.
+
+    Args:
+        field_unit: unit of the local field.
+        field_sign: +1 if it grows with the field, -1 if it falls.
+        echo_time_s: echo time in s of a field in rad.
+        rate_unit: unit of R2' or R2*.
+        b0_tesla: main field in T.
+        relaxivity_para_per_s_ppm: Dr of paramagnetic sources in 1/s/ppm.
+        relaxivity_dia_per_s_ppm: Dr of diamagnetic sources in 1/s/ppm.
+        b0_direction: (3,) in voxel axes of the stored maps, or None for that of the affine.
+        reference: zero of chi_total.
+    """
+
+    field_unit: FieldUnit
+    field_sign: int
+    echo_time_s: float | None
+    rate_unit: RateUnit
+    b0_tesla: float
+    relaxivity_para_per_s_ppm: float
+    relaxivity_dia_per_s_ppm: float
+    b0_direction: list[float] | None
+    reference: Reference
+
+
+def _variants_for(rate: str) -> str:
+    """List the variants that take R2' or R2*."""
+    names = [name for name in variant_names() if inference_config(name)["rate"] == rate]
+    return ", ".join(names[:-1]) + f" or {names[-1]}"
+
+
+def choose_variant(variant: str | None, rates: Collection[str]) -> str:
+    """Give the name of the variant for the maps at hand.
+
+    Args:
+        variant: its name, or None for the default: unrolled for R2', unrolled_r2star for R2*.
+        rates: keys of the maps that are given, r2prime or r2star.
+
+    Raises:
+        InputError: no such variant, or it takes another map, or not exactly one map is given.
+    """
+    if variant is None:
+        if len(rates) == 1:
+            return DEFAULT_VARIANTS[next(iter(rates))]
+        choices = "; ".join(f"--{rate} is for --variant {_variants_for(rate)}" for rate in RATE_NAMES)
+        raise InputError(f"give --r2prime or --r2star, got {'both' if rates else 'neither'}; {choices}")
+    with user_input():
+        variant_path(variant)
+    taken = str(inference_config(variant)["rate"])
+    if set(rates) == {taken}:
+        return variant
+    message = f"--variant {variant} takes {RATE_NAMES[taken]}: give --{taken} alone"
+    others = [f"for {RATE_NAMES[rate]} use --variant {_variants_for(rate)}" for rate in rates if rate != taken]
+    raise InputError("; ".join([message, *others]))
+
+
+def refuse_two_relaxivities(config: ConfigParser) -> None:
+    """Refuse two relaxivities for a network that learnt a single one."""
+    if config["relaxivity_para_per_s_ppm"] == config["relaxivity_dia_per_s_ppm"]:
+        return
+    if any(isinstance(module, ChiSepNet) for module in config.get_parsed_content("network").modules()):
+        raise InputError(
+            f"--variant {config['variant']} learnt a single relaxivity; give --relaxivity instead of --relaxivity_para "
+            f"and --relaxivity_dia, or use --variant {DEFAULT_VARIANTS[config['rate']]}"
+        )
+
+
+def choose_relaxivities(
+    single: float | None, para: float | None, dia: float | None, b0_tesla: float
+) -> tuple[float, float]:
+    """Give Dr of both sources in 1/s/ppm at the field strength."""
+    if (para is None) != (dia is None):
+        raise InputError("--relaxivity_para and --relaxivity_dia belong together; give both, or --relaxivity alone")
+    if single is not None and para is not None:
+        raise InputError("--relaxivity stands for both sources; leave out it, or the two others")
+    default = relaxivity_at(b0_tesla) if single is None else single
+    para, dia = (default, default) if para is None or dia is None else (para, dia)
+    with user_input():
+        relaxivity_weights(para, dia)
+    return para, dia
+
+
+def choose_device(name: str) -> torch.device:
+    """Give the device of a name: auto takes a GPU if there is one.
+
+    Raises:
+        InputError: no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: there is no device {name!r}; give auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: {name} is not supported; give auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: {name} is not available here; give auto or cpu")
+    return device
