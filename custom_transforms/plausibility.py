@@ -163,7 +163,7 @@ def notes(
         direction = b0_direction_from_affine(field.affine) if b0_direction is None else unit_vector(b0_direction)
         if _interpolates(AxialFrame.around(inside.float(), sizes, direction, target_mm=axial_mm)):
             known = f"{axial_mm:g} mm voxels with B0 along +z"
-            said.append(f"voxels of {size} mm are resampled to the network's {known} and back; expect blurring")
+            said.append(f"the maps are resampled to {known}, all that the network knows, and back; expect blurring")
     elif not _is_trained_size(sizes.tolist()):
         low, high = VOXEL_SIZE_MM
         known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick"

@@ -152,9 +152,10 @@ def test_direct_networks_resample(
     """Whole turns at their voxel size cost nothing; whatever else is interpolated is said."""
     maps[LOCAL_FIELD].affine = torch.block_diag(torch.as_tensor(np.array(affine)), torch.ones(1, 1))
     said = notes(maps, **NOTES | {"b0_direction": b0_direction}, axial_mm=1.0)
-    assert ["resampled to the network's 1 mm voxels with B0 along +z and back; expect blurring" in s for s in said] == (
-        [True] * blurred
-    )
+    assert [
+        "resampled to 1 mm voxels with B0 along +z, all that the network knows, and back; expect blurring" in s
+        for s in said
+    ] == ([True] * blurred)
 
 
 @pytest.mark.parametrize(
