@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -100,12 +101,11 @@ def test_sources_fulfil_the_conditions_of_the_minimum(weights: Tensor | None) ->
 
 
 def test_sources_equal_those_of_scipy_and_not_clamped_ones() -> None:
-    optimize = pytest.importorskip("scipy.optimize")
     q, r2prime = noise(1, 1, 6, 6, 6), noise(1, 1, 6, 6, 6, seed=1)
     chi = non_negative_sources(q, r2prime, torch.ones(1, 1, 6, 6, 6), WEIGHTS)
     matrix = np.stack([[1.0, -1.0], WEIGHTS[0].numpy()])
     right = torch.cat([q, r2prime], dim=1).reshape(2, -1).T.numpy()
-    expected = np.stack([optimize.nnls(matrix, row)[0] for row in right], axis=1).reshape(chi.shape)
+    expected = np.stack([nnls(matrix, row)[0] for row in right], axis=1).reshape(chi.shape)
     np.testing.assert_allclose(chi.numpy(), expected, atol=1e-12)
     assert not np.allclose(separate_sources(q, r2prime, WEIGHTS).clamp(min=0).numpy(), expected, atol=0.01)
 
