@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from monai.bundle import ConfigParser
-from timing import hardware
 from torch import Tensor
 
 from custom_transforms import keys
@@ -21,6 +20,7 @@ from custom_transforms.bundle_path import bundle_path
 from custom_transforms.demo import best_closed_form
 from custom_transforms.metrics import nrmse_percent
 from custom_transforms.phantom import Acquisition, AnatomicalBrain, SimulatedSubjects
+from custom_transforms.provenance import hardware
 
 
 @dataclass(frozen=True)

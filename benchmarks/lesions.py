@@ -10,13 +10,13 @@ import time
 
 import torch
 from accuracy import shipped_network
-from timing import hardware
 
 from custom_transforms import keys
 from custom_transforms.metrics import lesion_fit
 from custom_transforms.phantom import Acquisition, AnatomicalBrain
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM, r2prime_per_s_to_ppm
+from custom_transforms.provenance import hardware
 
 KINDS = {"haemorrhage": keys.CHI_PARA, "calcification": keys.CHI_DIA}
 

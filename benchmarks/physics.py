@@ -10,10 +10,11 @@ import multiprocessing
 import time
 
 import torch
-from timing import hardware, median_seconds, peak_memory_mib
+from timing import median_seconds, peak_memory_mib
 from torch import Tensor
 
 from custom_transforms.physics import convolve, dipole_kernel
+from custom_transforms.provenance import hardware
 
 VOXEL_SIZE_MM = torch.tensor([[1.0, 1.0, 1.5]])
 B0_DIRECTION = torch.tensor([[0.0, 0.5, 0.75**0.5]])

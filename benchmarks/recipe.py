@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from monai.bundle import ConfigParser
-from timing import hardware, median_seconds, peak_memory_mib
+from timing import median_seconds, peak_memory_mib
 from torch import Tensor
 
 from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
+from custom_transforms.provenance import hardware
 from custom_transforms.variants import variant_path
 
 

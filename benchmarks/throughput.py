@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import torch
 from monai.bundle import ConfigParser
-from timing import hardware, median_seconds, peak_memory_mib
+from timing import median_seconds, peak_memory_mib
 
 from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.provenance import hardware
 
 
 def configuration(device: torch.device, *, amp: bool) -> ConfigParser:

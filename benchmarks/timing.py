@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -29,13 +27,3 @@ def peak_memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def hardware(device: torch.device) -> str:
-    """Name the machine by its hardware."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"

@@ -13,9 +13,9 @@ from custom_transforms.physics import relaxivity_at, relaxivity_weights
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
-from custom_transforms.variants import inference_config, variant_names, variant_path
+from custom_transforms.variants import DEFAULT, inference_config, variant_names, variant_path
 
-DEFAULT_VARIANTS = {keys.R2PRIME: "unrolled", keys.R2STAR: "unrolled_r2star"}
+DEFAULT_VARIANTS = {keys.R2PRIME: DEFAULT, keys.R2STAR: "unrolled_r2star"}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,17 @@ def versions() -> dict[str, str]:
     }
 
 
+def hardware(device: torch.device | str) -> str:
+    """Name the machine by its hardware."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    name = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
 def describe_geometry(field: MetaTensor, b0_direction: Sequence[float] | None) -> dict[str, Any]:
     """Give the geometry that a reconstruction uses.
 

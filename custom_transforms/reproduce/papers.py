@@ -14,9 +14,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
+from custom_transforms.options import choose_device
 from custom_transforms.output import write_json
 from custom_transforms.provenance import versions
 from custom_transforms.reproduce.papers_page import write_page
@@ -62,7 +62,7 @@ def papers(
     voxel_size: float = 1.0,
     snr: float = 100.0,
     seed: int = 0,
-    device: str | None = None,
+    device: str = "auto",
 ) -> None:
     """Compare QSMnet and chi-sepnet with other methods on simulated heads, and write tables, figures and papers.md.
 
@@ -76,9 +76,9 @@ def papers(
         voxel_size: isotropic, mm.
         snr: signal of white matter at echo time 0 over the noise SD of one channel.
         seed: the same seed gives the same heads.
-        device: "cpu" or "cuda"; a GPU is used if there is one and none is named.
+        device: auto, cpu, cuda, cuda:1 and so on.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(choose_device(device))
     folder = Path(output)
     variants = load_variants(device)
 

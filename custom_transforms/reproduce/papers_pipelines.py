@@ -143,6 +143,7 @@ def _run_cosmos(head: MeasuredHead) -> Tensor:
 
 def _weights_version(variant: LoadedVariant) -> str:
     digest = hashlib.sha256()
-    for name, values in variant.network.state_dict().items():
+    # not the state dictionary, which leaves out the frozen networks inside
+    for name, values in [*variant.network.named_parameters(), *variant.network.named_buffers()]:
         digest.update(name.encode() + values.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

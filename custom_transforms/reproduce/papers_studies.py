@@ -26,12 +26,12 @@ from custom_transforms.phantom.ms_lesions import WHITE_MATTER
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.reproduce.ms_reading import lesion_parts, read_lesions
 from custom_transforms.reproduce.papers_pipelines import MeasuredHead, Pipeline, total
+from custom_transforms.reproduce.scored import scored_region
 
 SOURCES = (keys.CHI_PARA, keys.CHI_DIA)
 QSM_METRICS = {"NRMSE, %": nrmse_percent, "PSNR, dB": psnr_db, "HFEN, %": hfen_percent, "SSIM": ssim}
 SOURCE_METRICS = {"NRMSE, %": nrmse_percent, "PSNR, dB": psnr_db, "SSIM": ssim, "XSIM": xsim}
 ORIENTATION_SD = "SD over orientations, ppb"
-NOT_SCORED = ("cerebrospinal_fluid", "vein")  # left out of the scores of the sources, as published
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def measure_qsm(head: MeasuredHead, maps: Tensor) -> dict[str, Any]:
 
 def measure_sources(head: MeasuredHead, maps: Tensor) -> dict[str, Any]:
     """Errors of chi_para and chi_dia, without cerebrospinal fluid and veins."""
-    left_out = torch.tensor([REGIONS[name] for name in NOT_SCORED], device=head.mask.device)
-    mask = head.mask * ~torch.isin(head.tissue[keys.REGIONS][None], left_out)
+    mask = scored_region(head.mask, head.tissue[keys.REGIONS][None])
     scores = {name: metric(maps, head.truth, mask)[0].tolist() for name, metric in SOURCE_METRICS.items()}
     return {source: {name: values[i] for name, values in scores.items()} for i, source in enumerate(SOURCES)}
 

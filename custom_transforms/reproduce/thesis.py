@@ -25,10 +25,10 @@ from custom_transforms.data import read_data_list
 from custom_transforms.inferers import GeometryInferer
 from custom_transforms.options import choose_device
 from custom_transforms.output import write_json
+from custom_transforms.provenance import hardware
 from custom_transforms.reproduce.thesis_analysis import (
     Estimator,
     estimator,
-    hardware,
     lesion_recovery,
     score,
     trained_estimator,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -164,13 +163,3 @@ def _timed_step(
     seconds = clock() - start
     network.zero_grad()
     return seconds
-
-
-def hardware(device: str) -> str:
-    """Name the machine by its hardware."""
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,8 +1,4 @@
-"""What the thesis' comparison is evaluated on: the test subjects of a cohort, and the same heads with lesions.
-
-The scored region is the brain without cerebrospinal fluid and veins, as published (Kim 2025,
-doi:10.48550/arXiv.2409.14030).
-"""
+"""What the thesis' comparison is evaluated on: the test subjects of a cohort, and the same heads with lesions."""
 
 from __future__ import annotations
 
@@ -27,9 +23,9 @@ from custom_transforms.phantom.geometry import ellipsoid_radius
 from custom_transforms.phantom.lesions import ELONGATION, KINDS, draw_centre, draw_ellipsoid, log_uniform
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.physics import r2prime_per_s_to_ppm, relaxivity_at
+from custom_transforms.reproduce.scored import scored_region
 
 COSMOS, TRUTH = "COSMOS", "truth"
-NOT_SCORED = ("cerebrospinal_fluid", "vein")
 
 LESION_CHI_PPM = (0.1, 1.4)
 LESIONS_A_HEAD = 12  # of either kind in turns
@@ -102,12 +98,11 @@ def read_head(truth: Case, cosmos: Case, device: str = "cpu") -> HeadCase:
         _read(truth[key], device) for key in (keys.LOCAL_FIELD, keys.R2PRIME, keys.MASK, keys.REGIONS)
     )
     affine = torch.from_numpy(nib.Nifti1Image.from_filename(truth[keys.LOCAL_FIELD]).affine)
-    left_out = torch.tensor([REGIONS[name] for name in NOT_SCORED], device=device)
     references = {
         name: torch.cat([_read(case[key], device) for key in (keys.CHI_PARA, keys.CHI_DIA)], dim=1)
         for name, case in ((COSMOS, cosmos), (TRUTH, truth))
     }
-    name, scored = case_name(truth[keys.LOCAL_FIELD]), mask * ~torch.isin(regions.round().int(), left_out)
+    name, scored = case_name(truth[keys.LOCAL_FIELD]), scored_region(mask, regions.round().int())
     return HeadCase(name, subject_name(truth), _image(field, r2prime, mask, affine), scored, references)
 
 

@@ -6,6 +6,7 @@ import torch
 from custom_transforms import keys
 from custom_transforms.inferers import GeometryInferer
 from custom_transforms.metrics import nrmse_percent
+from custom_transforms.networks import Frozen
 from custom_transforms.physics import DipoleConvolution
 from custom_transforms.reproduce.papers_pipelines import (
     MeasuredHead,
@@ -52,6 +53,14 @@ def test_variant_gets_its_rate_and_gives_every_orientation(head: MeasuredHead, s
     assert torch.equal(maps[3, 0], 2 * head.image(3, rate).as_tensor()[0, 1])
     totals = susceptibility_pipeline("scaled", variant).reconstruct(head)
     assert torch.equal(totals[:, 0], torch.cat([head.image(i, rate).as_tensor()[:, 0] for i in range(4)]))
+
+
+def test_other_frozen_weights_are_another_version(scaled) -> None:
+    versions = {
+        variant_pipeline("frozen", LoadedVariant(Frozen(scaled(factor)), GeometryInferer(), keys.R2PRIME)).version
+        for factor in (1.0, 1.0, 1.5)
+    }
+    assert len(versions) == 2
 
 
 def test_other_weights_are_another_version(scaled) -> None:
