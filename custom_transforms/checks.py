@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
-from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME, R2STAR
+from custom_transforms.keys import LOCAL_FIELD, MAGNITUDE, MASK, R2PRIME, R2STAR
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
 
@@ -37,18 +37,18 @@ def user_input() -> Iterator[None]:
 
 
 def read_map(key: str, path: str) -> MetaTensor:
-    """Read a NIfTI file of three dimensions.
+    """Read a NIfTI file of three dimensions; a magnitude may have a fourth, the echoes.
 
     Args:
         key: what the map is, for error messages.
         path: .nii or .nii.gz.
 
     Returns:
-        (1, X, Y, Z) float32 with the file's affine and path.
+        (1, X, Y, Z), or (echoes, X, Y, Z), float32 with the file's affine and path.
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it is not a readable NIfTI file of three dimensions with real numbers.
+        InputError: it is not a readable NIfTI file of that many dimensions with real numbers.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: there is no file {path}; check the path")
@@ -61,23 +61,28 @@ def read_map(key: str, path: str) -> MetaTensor:
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (ImageFileError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{key} ({path}) cannot be read as NIfTI; it is damaged or of another format") from error
-    if values.ndim != 3:
+    if key == MAGNITUDE and values.ndim == 4:
+        values = np.moveaxis(values, -1, 0)
+    elif values.ndim == 3:
+        values = values[None]
+    else:
         raise InputError(f"{key} ({path}) must have three dimensions, got shape {values.shape}; store one volume")
     has_orientation = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
     meta = {"filename_or_obj": path, HAS_ORIENTATION: has_orientation}
-    return MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(image.affine), meta=meta)
+    return MetaTensor(torch.from_numpy(values), affine=torch.from_numpy(image.affine), meta=meta)
 
 
-def rate_key(maps: Mapping[str, object]) -> str:
-    """Say which of R2' and R2* is among maps or files, by its key."""
-    return next(key for key in RATE_NAMES if key in maps)
+def rate_key(maps: Mapping[str, object]) -> str | None:
+    """Say which of R2' and R2* is among maps or files, by its key; None if neither is."""
+    return next((key for key in RATE_NAMES if key in maps), None)
 
 
 def check_maps(maps: Mapping[str, MetaTensor]) -> None:
     """Refuse maps that cannot be reconstructed.
 
     Args:
-        maps: local_field, r2prime or r2star, and mask as :func:`read_map` gives them.
+        maps: local_field and mask, and where they are given r2prime or r2star, and magnitude, as :func:`read_map` gives
+            them.
 
     Raises:
         InputError: grids that differ, a single slice, a sheared affine, an empty mask, NaN, or a map without content.
@@ -93,9 +98,10 @@ def check_maps(maps: Mapping[str, MetaTensor]) -> None:
     inside = mask.as_tensor() > 0.5
     if not inside.any():
         raise InputError(f"{image_name(MASK, mask)} is empty; it must be 1 in the brain and 0 outside")
-    for key in (LOCAL_FIELD, rate_key(maps)):
-        _check_finite(key, maps[key], inside, "take these voxels out of the mask or fill them")
-        values = maps[key].as_tensor()[inside]
+    for key in maps.keys() - {MASK}:
+        within = inside.expand(maps[key].shape)
+        _check_finite(key, maps[key], within, "take these voxels out of the mask or fill them")
+        values = maps[key].as_tensor()[within]
         if values.min() == values.max():
             name = image_name(key, maps[key])
             raise InputError(f"{name} is {float(values[0]) + 0.0:g} everywhere in the mask; give the measured map")

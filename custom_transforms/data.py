@@ -25,6 +25,7 @@ BIDS_SUFFIXES = {
     keys.CHI_DIA: "desc-dia_Chimap",  # ppm
     keys.R2STAR: "R2starmap",  # 1/s
     keys.R2: "R2map",  # 1/s
+    keys.MAGNITUDE: "T2starw",  # any unit; of all echoes
     keys.REGIONS: "dseg",
 }
 """What the file of each map is called after the name of its case."""
@@ -38,11 +39,14 @@ def bids_path(dataset: Path, case: str, suffix: str) -> Path:
     return dataset.joinpath(*case.split("_"), "anat", f"{case}_{suffix}.nii.gz")
 
 
-def required_maps(*, rate: str = keys.R2PRIME, labelled: bool = False) -> tuple[str, ...]:
+def required_maps(
+    *, rate: str | None = keys.R2PRIME, magnitude: bool = False, labelled: bool = False
+) -> tuple[str, ...]:
     """Name the maps that every case needs.
 
     Args:
-        rate: "r2prime", or "r2star" for gradient echoes alone.
+        rate: "r2prime", "r2star" for gradient echoes alone, or None for the field alone.
+        magnitude: the magnitude too.
         labelled: both susceptibility maps too.
 
     Returns:
@@ -51,9 +55,11 @@ def required_maps(*, rate: str = keys.R2PRIME, labelled: bool = False) -> tuple[
     Raises:
         ValueError: another rate.
     """
-    if rate not in (keys.R2PRIME, keys.R2STAR):
-        raise ValueError(f"rate must be {keys.R2PRIME} or {keys.R2STAR}, got {rate!r}")
-    return (keys.LOCAL_FIELD, rate, keys.MASK, *(LABELS if labelled else ()))
+    if rate not in (keys.R2PRIME, keys.R2STAR, None):
+        raise ValueError(f"rate must be {keys.R2PRIME}, {keys.R2STAR} or None, got {rate!r}")
+    rates = () if rate is None else (rate,)
+    magnitudes = (keys.MAGNITUDE,) if magnitude else ()
+    return (keys.LOCAL_FIELD, *rates, keys.MASK, *magnitudes, *(LABELS if labelled else ()))
 
 
 def _check_files(name: str, case: Case, required: Sequence[str]) -> None:
@@ -62,7 +68,13 @@ def _check_files(name: str, case: Case, required: Sequence[str]) -> None:
         raise FileNotFoundError(f"{name} lacks {', '.join(absent)}; every case needs {', '.join(required)}")
 
 
-def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False, rate: str = keys.R2PRIME) -> list[Case]:
+def bids_data_list(
+    dataset_dir: str | Path | None,
+    *,
+    labelled: bool = False,
+    rate: str | None = keys.R2PRIME,
+    magnitude: bool = False,
+) -> list[Case]:
     """List the subjects of a BIDS derivative, ``sub-*/anat`` or ``sub-*/ses-*/anat``.
 
     The files are ``_localfield`` (ppm), ``_R2primemap`` or ``_R2starmap`` (1/s), ``_desc-brain_mask`` and, where they
@@ -72,7 +84,8 @@ def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False, ra
     Args:
         dataset_dir: folder of the derivative.
         labelled: both susceptibility maps must be there, see :func:`required_maps`.
-        rate: "r2prime" or "r2star", the map that must be there.
+        rate: "r2prime" or "r2star", the map that must be there, or None.
+        magnitude: the magnitude must be there.
 
     Returns:
         For each subject and session the files by key, sorted by name.
@@ -81,7 +94,7 @@ def bids_data_list(dataset_dir: str | Path | None, *, labelled: bool = False, ra
         FileNotFoundError: no folder, no subject, or a file is missing.
         ValueError: another rate.
     """
-    required = required_maps(rate=rate, labelled=labelled)
+    required = required_maps(rate=rate, magnitude=magnitude, labelled=labelled)
     folder = Path(dataset_dir or "")
     if dataset_dir is None or not folder.is_dir():
         raise FileNotFoundError(f"no dataset folder {dataset_dir}; name one with --dataset_dir")

@@ -1,4 +1,4 @@
-"""`chisep evaluate`: score every variant and the closed form on the same volumes, in one table."""
+"""`chisep evaluate`: score every variant on the same volumes, in one table."""
 
 from __future__ import annotations
 
@@ -15,19 +15,12 @@ from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError, user_input
 from custom_transforms.data import training_data
 from custom_transforms.keys import R2PRIME, R2STAR
-from custom_transforms.options import choose_device
+from custom_transforms.options import ALL, choose_device, choose_variants
 from custom_transforms.output import staged_folder
-from custom_transforms.provenance import describe_weights
 from custom_transforms.report.scores import WITHOUT_R2PRIME, Scores, save_scores_figure, scores_table
-from custom_transforms.variants import inference_config, variant_names
+from custom_transforms.variants import inference_config
 
-CLOSED_FORM = "closed_form"
 TABLE, CSV, FIGURE = "table.md", "scores.csv", "scores.png"
-
-_CLOSED_FORM_SETTINGS = {
-    "weights": False,
-    "network_def": {"_target_": "custom_transforms.classical.ClosedFormSeparation"},
-}
 
 
 class Evaluation(NamedTuple):
@@ -43,10 +36,10 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_method(name: str, *, quick: bool = False, settings: Mapping[str, Any] | None = None) -> Evaluation:
-    """Run evaluate.json on a variant, or on the closed form.
+    """Run evaluate.json on a variant.
 
     Args:
-        name: of a variant, or "closed_form".
+        name: of a variant.
         quick: stack quick.json on top.
         settings: further entries of the configs.
 
@@ -57,12 +50,10 @@ def evaluate_method(name: str, *, quick: bool = False, settings: Mapping[str, An
         InputError: its weights or the data are not usable.
         RuntimeError: anything else went wrong; the message names the method.
     """
-    patches = [] if name == CLOSED_FORM else [f"variants/{name}"]
-    stack = ["train", *patches, "evaluate", *(["quick"] if quick else [])]
+    stack = ["train", f"variants/{name}", "evaluate", *(["quick"] if quick else [])]
     parser = ConfigParser()
     parser.read_config([bundle_path() / "configs" / f"{part}.json" for part in stack])
-    own = _CLOSED_FORM_SETTINGS if name == CLOSED_FORM else {}
-    parser.update({"bundle_root": str(bundle_path()), "validate::handlers": [], **own, **(settings or {})})
+    parser.update({"bundle_root": str(bundle_path()), "validate::handlers": [], **(settings or {})})
     try:
         for step in ("initialize", "evaluating"):
             parser.get_parsed_content(step)
@@ -79,23 +70,6 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _choose_variants(names: str | None) -> tuple[list[str], list[str]]:
-    """Give the variants to score, and those that are left out as they have no weights."""
-    chosen = variant_names() if names is None else list(dict.fromkeys(names.replace(" ", "").split(",")))
-    usable, left_out = [], []
-    for name in chosen:
-        with user_input():
-            config = inference_config(name)
-        try:
-            describe_weights(config)
-            usable.append(name)
-        except FileNotFoundError:
-            if names is not None:
-                raise
-            left_out.append(name)
-    return usable, left_out
 
 
 def _check_data(settings: Mapping[str, Any], rates: Iterable[str]) -> None:
@@ -131,18 +105,18 @@ def write_csv(path: Path, scores: Scores) -> None:
 def evaluate(
     *,
     output: str,
-    variants: str | None = None,
+    variants: str = ALL,
     dataset_dir: str | None = None,
     data_list: str | None = None,
     section: str | None = None,
     device: str = "auto",
     quick: bool = False,
 ) -> None:
-    """Score variants and the closed form on the same volumes: one table, its numbers as CSV, and a figure.
+    """Score variants on the same volumes, in memory: one table, its numbers as CSV, and a figure.
 
     Args:
         output: folder for table.md, scores.csv and scores.png; files of these names are replaced.
-        variants: names with commas between them; all that have weights if not given.
+        variants: names with commas between them, or all that are ready to run.
         dataset_dir: labelled data set in BIDS; a simulated validation set if neither this nor data_list is given.
         data_list: JSON file that lists labelled cases.
         section: training or validation of dataset_dir, or a section of data_list; if not given, all subjects of
@@ -153,18 +127,18 @@ def evaluate(
     given = {"dataset_dir": dataset_dir, "data_list": data_list, "section": section}
     settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     torch_device: torch.device = choose_device(device)
-    chosen, left_out = _choose_variants(variants)
+    chosen, left_out = choose_variants(variants)
     rates = {name: inference_config(name)["rate"] for name in chosen}
     _check_data(settings, {R2PRIME, *rates.values()})
     without_r2prime = [name for name, rate in rates.items() if rate == R2STAR]
     with staged_folder(Path(output)) as stage:
         found = {
             name: evaluate_method(name, quick=quick, settings={**settings, "device": str(torch_device)})
-            for name in tqdm([CLOSED_FORM, *chosen], desc="evaluating", disable=None)
+            for name in tqdm(chosen, desc="evaluating", disable=None)
         }
         scores = {name: evaluation.metrics for name, evaluation in found.items()}
         table = scores_table(scores, without_r2prime=without_r2prime) + "\n"
-        table += _describe(found[CLOSED_FORM].volumes, settings, left_out, bool(without_r2prime))
+        table += _describe(found[chosen[0]].volumes, settings, left_out, bool(without_r2prime))
         (stage / TABLE).write_text(table, encoding="utf-8")
         write_csv(stage / CSV, scores)
         save_scores_figure(stage / FIGURE, scores, without_r2prime=without_r2prime)

@@ -25,7 +25,7 @@ MAGNITUDE = "magnitude"  # one channel an echo
 PHASE = "phase"  # rad, one channel an echo
 
 # Network input and output
-IMAGE = "image"  # (B, 3, X, Y, Z): local field, R2'/Dr (or R2*/Dr), mask; see split_image
+IMAGE = "image"  # (B, 3 or 4, X, Y, Z): local field, R2'/Dr (or R2*/Dr), mask; see split_image and magnitude_of
 LABEL = "label"  # (B, 2, X, Y, Z): chi_para, chi_dia
 PRED = "pred"  # (B, 2, X, Y, Z): chi_para, chi_dia
 
@@ -39,3 +39,8 @@ GEOMETRY = (VOXEL_SIZE_MM, B0_DIRECTION, RELAXIVITY_WEIGHTS)
 def split_image(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split the network's input (B, 3, X, Y, Z) into local field, R2'/Dr and mask, each (B, 1, X, Y, Z)."""
     return image[:, 0:1], image[:, 1:2], image[:, 2:3]
+
+
+def magnitude_of(image: Tensor) -> Tensor | None:
+    """Give the fourth channel of an image (B, 4, X, Y, Z), the magnitude, (B, 1, X, Y, Z); None without one."""
+    return image[:, 3:4] if image.shape[1] > 3 else None

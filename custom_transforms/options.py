@@ -10,11 +10,21 @@ from custom_transforms import keys
 from custom_transforms.checks import RATE_NAMES, InputError, user_input
 from custom_transforms.networks import ChiSepNet
 from custom_transforms.physics import relaxivity_at, relaxivity_weights
+from custom_transforms.provenance import describe_weights
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
-from custom_transforms.variants import DEFAULT, inference_config, variant_names, variant_path
+from custom_transforms.variants import (
+    DEFAULT,
+    inference_config,
+    inverts_dipole,
+    is_learned,
+    takes_magnitude,
+    variant_names,
+    variant_path,
+)
 
+ALL = "all"
 DEFAULT_VARIANTS = {keys.R2PRIME: DEFAULT, keys.R2STAR: "unrolled_r2star"}
 
 
@@ -56,7 +66,7 @@ def choose_variant(variant: str | None, rates: Collection[str]) -> str:
 
     Args:
         variant: its name, or None for the default: unrolled for R2', unrolled_r2star for R2*.
-        rates: keys of the maps that are given, r2prime or r2star.
+        rates: keys of the maps that are given, r2prime or r2star; none for dipole inversion alone.
 
     Raises:
         InputError: no such variant, or it takes another map, or not exactly one map is given.
@@ -69,11 +79,47 @@ def choose_variant(variant: str | None, rates: Collection[str]) -> str:
     with user_input():
         variant_path(variant)
     taken = str(inference_config(variant)["rate"])
-    if set(rates) == {taken}:
+    if set(rates) == {taken} or (not rates and inverts_dipole(variant)):
         return variant
     message = f"--variant {variant} takes {RATE_NAMES[taken]}: give --{taken} alone"
     others = [f"for {RATE_NAMES[rate]} use --variant {_variants_for(rate)}" for rate in rates if rate != taken]
     raise InputError("; ".join([message, *others]))
+
+
+def choose_variants(names: str) -> tuple[list[str], list[str]]:
+    """Give the variants to run, and those that are left out as they have no weights.
+
+    Args:
+        names: with commas between them, or "all".
+
+    Raises:
+        InputError: there is no such variant.
+        FileNotFoundError: one that is named has no weights.
+    """
+    chosen = variant_names() if names == ALL else list(dict.fromkeys(names.replace(" ", "").split(",")))
+    usable, left_out = [], []
+    for name in chosen:
+        with user_input():
+            config = inference_config(name)
+        try:
+            describe_weights(config)
+            usable.append(name)
+        except FileNotFoundError:
+            if names != ALL:
+                raise
+            left_out.append(name)
+    return usable, left_out
+
+
+def check_magnitude(variant: str, magnitude: str | None) -> None:
+    """Refuse a magnitude for a method that has no use for it."""
+    if magnitude is None or takes_magnitude(variant):
+        return
+    names = [name for name in variant_names() if not is_learned(name) and takes_magnitude(name)]
+    raise InputError(
+        f"--variant {variant} has no use for --magnitude: leave it out, or use --variant "
+        f"{', '.join(names[:-1])} or {names[-1]}"
+    )
 
 
 def refuse_two_relaxivities(config: ConfigParser) -> None:

@@ -47,7 +47,7 @@ LONGEST_ECHO_TIME_S = 0.5
 _B0_TESLA = (0.05, 25.0)  # field strengths of scanners
 _BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 _ROUNDING = 1.02  # of voxel sizes in headers
-_R2_TESLA = 3.0  # where the networks learnt R2
+_R2_TESLA = 3.0  # of the R2 that methods without spin echoes take away
 _SAME_FIELD_STRENGTH = 0.1  # relative: scanners of 3 T have 2.9 T
 _GRID_STEP = 2e-3  # voxels, from turns of 90 degrees and whole voxels: the rounding of an AxialFrame
 
@@ -64,7 +64,7 @@ def implausible(
     """Look for values that do not fit their unit, and for a mask that is not binary.
 
     Args:
-        maps: local_field, r2prime or r2star, and mask, checked by :func:`custom_transforms.checks.check_maps`.
+        maps: local_field, mask, and r2prime or r2star if given, as :func:`custom_transforms.checks.check_maps` wants.
         field_unit: what the unit of the local field is said to be.
         rate_unit: what the unit of R2' or R2* is said to be.
         b0_tesla: main field in T.
@@ -78,7 +78,6 @@ def implausible(
     field, rate = maps[LOCAL_FIELD].as_tensor()[mask > 0.5], rate_key(maps)
     with user_input():
         sd_ppm = float(LocalFieldToPpm(unit=field_unit, b0_tesla=b0_tesla, echo_time_s=echo_time_s)(field).std())
-        median_per_s = _median_per_s(maps, rate_unit)
     findings = _implausible_settings(b0_tesla, relaxivities_per_s_ppm)
     if echo_time_s is not None and echo_time_s > LONGEST_ECHO_TIME_S:
         findings.append(f"an echo time of {echo_time_s:g} s looks like ms; give --echo_time_s in seconds")
@@ -86,14 +85,20 @@ def implausible(
         remedy = _field_remedy(float(field.std()), field_unit, b0_tesla)
         name = image_name(LOCAL_FIELD, maps[LOCAL_FIELD])
         findings.append(f"{name} has an SD of {sd_ppm:.2g} ppm if its unit is {field_unit}; {remedy}")
-    if not RATE_MEDIAN_PER_S[rate][0] <= median_per_s <= RATE_MEDIAN_PER_S[rate][1]:
-        remedy = _rate_remedy(rate, median_per_s, rate_unit)
-        name = image_name(rate, maps[rate])
-        findings.append(f"{name} has a median of {median_per_s:.2g} 1/s if its unit is {rate_unit}; {remedy}")
+    if rate is not None:
+        findings += _implausible_rate(rate, maps, rate_unit)
     if float(torch.minimum(mask.abs(), (mask - 1).abs()).max()) > _BINARY_TOLERANCE:
         name = image_name(MASK, maps[MASK])
         findings.append(f"{name} has values other than 0 and 1; store 1 inside and 0 outside")
     return findings
+
+
+def _implausible_rate(rate: str, maps: Mapping[str, MetaTensor], unit: RateUnit) -> list[str]:
+    median_per_s = _median_per_s(maps[rate], maps[MASK], unit)
+    if RATE_MEDIAN_PER_S[rate][0] <= median_per_s <= RATE_MEDIAN_PER_S[rate][1]:
+        return []
+    name, remedy = image_name(rate, maps[rate]), _rate_remedy(rate, median_per_s, unit)
+    return [f"{name} has a median of {median_per_s:.2g} 1/s if its unit is {unit}; {remedy}"]
 
 
 def _implausible_settings(b0_tesla: float, relaxivities_per_s_ppm: tuple[float, float]) -> list[str]:
@@ -116,9 +121,9 @@ def _field_remedy(sd: float, unit: FieldUnit, b0_tesla: float) -> str:
     return "check its unit, and that the background field is removed"
 
 
-def _median_per_s(maps: Mapping[str, MetaTensor], unit: RateUnit) -> float:
+def _median_per_s(rate: MetaTensor, mask: MetaTensor, unit: RateUnit) -> float:
     """Give the median of R2' or R2* in the mask, in 1/s."""
-    values = maps[rate_key(maps)].as_tensor()[maps[MASK].as_tensor() > 0.5]
+    values = rate.as_tensor()[mask.as_tensor() > 0.5]
     return float(ScaleR2Prime(relaxivity_per_s_ppm=1.0, unit=unit)(values).median())
 
 
@@ -139,15 +144,17 @@ def notes(
     b0_tesla: float,
     b0_direction: Sequence[float] | None,
     axial_mm: float | None = None,
+    learned: bool = True,
 ) -> list[str]:
     """Say what a reconstruction will do about harmless oddities of the maps.
 
     Args:
-        maps: local_field, r2prime or r2star, and mask, checked by :func:`custom_transforms.checks.check_maps`.
+        maps: local_field, mask, and r2prime or r2star if given, as :func:`custom_transforms.checks.check_maps` wants.
         rate_unit: unit of R2' or R2*.
         b0_tesla: main field in T.
         b0_direction: (3,) in voxel axes, or None for that of the affine.
-        axial_mm: the one voxel size that a direct network knows, with B0 along +z; None for any other network.
+        axial_mm: the one voxel size that a direct network knows, with B0 along +z; None for any other method.
+        learned: the method is a network, which knows the voxel sizes of its training data.
 
     Returns:
         One sentence for each.
@@ -164,7 +171,7 @@ def notes(
         if _interpolates(AxialFrame.around(inside.float(), sizes, direction, target_mm=axial_mm)):
             known = f"{axial_mm:g} mm voxels with B0 along +z"
             said.append(f"the maps are resampled to {known}, all that the network knows, and back; expect blurring")
-    elif not _is_trained_size(sizes.tolist()):
+    elif learned and not _is_trained_size(sizes.tolist()):
         low, high = VOXEL_SIZE_MM
         known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick"
         said.append(f"voxels of {size} mm are not of the network's training data, {known}; expect a bias")
@@ -172,16 +179,19 @@ def notes(
 
 
 def _rate_notes(maps: Mapping[str, MetaTensor], inside: Tensor, rate_unit: RateUnit, b0_tesla: float) -> list[str]:
-    said, rate = [], rate_key(maps)
+    said: list[str] = []
+    rate = rate_key(maps)
+    if rate is None:
+        return said
     name = image_name(rate, maps[rate])
     negative = float((maps[rate].as_tensor()[inside] < 0).float().mean())
     if negative > 0:
         said.append(f"{name} is negative in {negative:.1%} of the mask; taken as 0 there")
-    median_per_s = _median_per_s(maps, rate_unit)
+    median_per_s = _median_per_s(maps[rate], maps[MASK], rate_unit)
     if rate == R2PRIME and median_per_s > R2PRIME_HIGH_PER_S_TESLA * b0_tesla:
         said.append(f"{name} has a median of {median_per_s:.2g} 1/s, as R2* has; if it is R2*, give it as --r2star")
     if rate == R2STAR and abs(b0_tesla / _R2_TESLA - 1) > _SAME_FIELD_STRENGTH:
-        said.append(f"the network learnt at {_R2_TESLA:g} T which part of R2* is R2; at {b0_tesla:g} T expect a bias")
+        said.append(f"the part of R2* that is R2 is that of {_R2_TESLA:g} T; at {b0_tesla:g} T expect a bias")
     return said
 
 
@@ -200,17 +210,20 @@ def _is_trained_size(voxel_size_mm: list[float]) -> bool:
 def doubtful_sign(chi_total_ppm: NDArray, maps: Mapping[str, MetaTensor]) -> list[str]:
     """Test the sign of the field by its result: veins and deep grey matter must come out paramagnetic.
 
-    They are where R2' and R2* are highest, so chi_total is averaged over the highest hundredth of the mask.
+    They are where R2' and R2* are highest, so chi_total is averaged over the highest hundredth of the mask. Without
+    either of them there is no test.
 
     Args:
         chi_total_ppm: (X, Y, Z) in ppm.
-        maps: r2prime or r2star, and mask, checked by :func:`custom_transforms.checks.check_maps`.
+        maps: mask and, if given, r2prime or r2star, checked by :func:`custom_transforms.checks.check_maps`.
 
     Returns:
         One sentence, or none.
     """
     inside = maps[MASK].numpy()[0] > 0.5
     rate = rate_key(maps)
+    if rate is None:
+        return []
     values = maps[rate].numpy()[0]
     strong = inside & (values >= np.quantile(values[inside], 0.99))
     mean_ppm = float(chi_total_ppm[strong].mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from torch import nn
 
 from custom_transforms.bundle_path import bundle_path
+from custom_transforms.classical import ChiSeparation, TVSusceptibility
 from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
 
 
@@ -48,6 +51,32 @@ def hardware(device: torch.device | str) -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def peak_memory_gib() -> float:
+    """Give the most memory that this process has held so far, GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count that of the parent before the start, too
+        kib = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kib.split()[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30  # bytes on macOS
+
+
+def describe_convergence(network: nn.Module) -> dict[str, Any] | None:
+    """Give the iterations and the last residuals of an iterative method, and whether it converged.
+
+    Args:
+        network: after a call.
+
+    Returns:
+        Nothing for other methods.
+    """
+    for module in network.modules():
+        if isinstance(module, (ChiSeparation, TVSusceptibility)) and (record := module.convergence):
+            tolerance = module.rule.tolerance
+            converged = max(record[-1].primal, record[-1].dual) < tolerance
+            return {**record[-1]._asdict(), "tolerance": tolerance, "converged": converged}
+    return None
+
+
 def describe_geometry(field: MetaTensor, b0_direction: Sequence[float] | None) -> dict[str, Any]:
     """Give the geometry that a reconstruction uses.
 
@@ -76,14 +105,14 @@ def describe_weights(config: ConfigParser) -> list[dict[str, str]]:
     """Give the name, in the bundle, and the SHA-256 of each weights file of a variant.
 
     Args:
-        config: inference.json of the variant. Its own weights are ``weights``, those of a frozen network inside it have
-            a name that ends so, such as ``qsmnet_weights``.
+        config: inference.json of the variant. Its own weights are ``weights``, False for a conventional method; those
+            of a frozen network inside it have a name that ends so, such as ``qsmnet_weights``.
 
     Raises:
         FileNotFoundError: the bundle lacks one.
     """
     names = [name for name in config[""] if name.endswith("weights")]  # "" is the whole of it
-    paths = [Path(config.get_parsed_content(name)) for name in names]
+    paths = [Path(path) for path in map(config.get_parsed_content, names) if path]
     absent = [path for path in paths if not path.is_file()]
     if absent:
         raise FileNotFoundError(

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from custom_transforms.checks import InputError, check_maps, rate_key, read_map,
 from custom_transforms.inferers import AxialInferer, GeometryInferer
 from custom_transforms.options import (
     Settings,
+    check_magnitude,
     choose_device,
     choose_relaxivities,
     choose_variant,
@@ -25,7 +26,14 @@ from custom_transforms.options import (
 from custom_transforms.output import staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm
 from custom_transforms.plausibility import doubtful_sign, implausible, notes
-from custom_transforms.provenance import describe_files, describe_geometry, describe_weights, versions
+from custom_transforms.provenance import (
+    describe_convergence,
+    describe_files,
+    describe_geometry,
+    describe_weights,
+    peak_memory_gib,
+    versions,
+)
 from custom_transforms.report.figures import save_maps_figure
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.geometry import unit_vector
@@ -36,7 +44,7 @@ from custom_transforms.variants import inference_config
 MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
 RECORD = "reconstruction.json"
 FIGURE = "reconstruction.png"
-R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*"}
+R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*", None: "not used"}
 
 
 def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) -> None:
@@ -54,7 +62,7 @@ def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) 
 
 
 def _read_checked(
-    files: Mapping[str, str], settings: Settings, inferer: GeometryInferer, *, force: bool
+    files: Mapping[str, str], settings: Settings, config: ConfigParser, *, force: bool
 ) -> tuple[dict[str, MetaTensor], list[str]]:
     """Check the maps; give them, and what to warn of."""
     maps = {key: read_map(key, path) for key, path in files.items()}
@@ -69,12 +77,14 @@ def _read_checked(
     )
     if findings and not force:
         raise InputError(f"{findings[0]}; or --force to go on as it is")
+    inferer: GeometryInferer = config.get_parsed_content("inferer")
     return maps, findings + notes(
         maps,
         rate_unit=settings.rate_unit,
         b0_tesla=settings.b0_tesla,
         b0_direction=settings.b0_direction,
         axial_mm=inferer.voxel_size_mm if isinstance(inferer, AxialInferer) else None,
+        learned=bool(config["model_file"]),
     )
 
 
@@ -84,10 +94,10 @@ def _tell(step: str) -> None:
         print(f"chisep: {step} ...", file=sys.stderr)
 
 
-def _draw(folder: Path, note: str) -> None:
-    images = {name: nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz") for name in MAPS}
+def _draw(folder: Path, names: Sequence[str], note: str) -> None:
+    images = {name: nib.Nifti1Image.from_filename(folder / f"{name}.nii.gz") for name in names}
     maps = {name: image.get_fdata(dtype=np.float32) for name, image in images.items()}
-    save_maps_figure(folder / FIGURE, maps, images[MAPS[0]].affine, note=note)
+    save_maps_figure(folder / FIGURE, maps, images[names[-1]].affine, note=note)
 
 
 def reconstruct(
@@ -98,6 +108,7 @@ def reconstruct(
     output: str,
     r2prime: str | None = None,
     r2star: str | None = None,
+    magnitude: str | None = None,
     variant: str | None = None,
     field_sign: int = 1,
     echo_time_s: float | None = None,
@@ -120,8 +131,9 @@ def reconstruct(
         output: folder for the maps, reconstruction.json and reconstruction.png; files of these names are replaced.
         r2prime: NIfTI of R2' = R2* - R2.
         r2star: NIfTI of R2*, instead of R2' if there are no spin echoes; R2' is then predicted, not measured.
-        variant: network, one of the files in bundle/configs/variants; unrolled for R2', unrolled_r2star for R2*, if not
-            given.
+        magnitude: NIfTI of the magnitude, of one echo or of several, for the conventional methods that use it.
+        variant: network or conventional method, one of the files in bundle/configs/variants; unrolled for R2',
+            unrolled_r2star for R2*, if not given. Dipole inversions, such as tv, give chi_total alone without R2'.
         field_sign: -1 for a field map or phase that falls where the field grows, as some vendors store it.
         echo_time_s: echo time in seconds, for a field in rad.
         rate_unit: unit of R2' or R2*; per_s or per_ms.
@@ -145,15 +157,17 @@ def reconstruct(
     if field_sign not in (1, -1):
         raise InputError(f"--field_sign is 1 or -1, got {field_sign}")
     rates = {key: path for key, path in {keys.R2PRIME: r2prime, keys.R2STAR: r2star}.items() if path is not None}
-    files = {keys.LOCAL_FIELD: local_field, **rates, keys.MASK: mask}
+    magnitudes = {} if magnitude is None else {keys.MAGNITUDE: magnitude}
+    files = {keys.LOCAL_FIELD: local_field, **rates, keys.MASK: mask, **magnitudes}
     chosen = choose_variant(variant, rates)
     torch_device = choose_device(device)
-    config = inference_config(chosen, device=torch_device)
-    config.update(asdict(settings))
+    config = inference_config(chosen, device=torch_device, qsm=not rates)
+    config.update({**asdict(settings), "magnitude": bool(magnitudes)})
     weights = describe_weights(config)
     refuse_two_relaxivities(config)
+    check_magnitude(chosen, magnitude)
     _tell("checking")
-    maps, warnings = _read_checked(files, settings, config.get_parsed_content("inferer"), force=force)
+    maps, warnings = _read_checked(files, settings, config, force=force)
     record = {
         "variant": chosen,
         "r2prime": R2PRIME_SOURCE[rate_key(files)],
@@ -166,15 +180,19 @@ def reconstruct(
         "device": str(torch_device),
         "versions": versions(),
     }
-    note = "" if keys.R2PRIME in files else f"R2' is not measured but {R2PRIME_SOURCE[keys.R2STAR]} (variant {chosen})"
+    note = f"R2' is not measured but {R2PRIME_SOURCE[keys.R2STAR]} (variant {chosen})" if keys.R2STAR in files else ""
+    names = MAPS if rates else MAPS[-1:]
     with staged_folder(Path(output)) as stage:
         _tell("separating")
         run_inference(config, files, stage)
         warnings += doubtful_sign(nib.Nifti1Image.from_filename(stage / f"{keys.CHI_TOTAL}.nii.gz").get_fdata(), maps)
         warnings += [note] if note else []
-        _draw(stage, note)
-        wall_time_s = round(time.monotonic() - start, 1)
-        write_json(stage / RECORD, {**record, "warnings": warnings, "wall_time_s": wall_time_s})
+        convergence = describe_convergence(config.get_parsed_content("network"))
+        if convergence and not convergence["converged"]:
+            warnings.append(f"{chosen} has not converged after {convergence['iteration']} iterations; look at {RECORD}")
+        _draw(stage, names, note)
+        cost = {"wall_time_s": round(time.monotonic() - start, 1), "peak_memory_gib": round(peak_memory_gib(), 2)}
+        write_json(stage / RECORD, {**record, "convergence": convergence, "warnings": warnings, **cost})
     for warning in warnings:
         print(f"chisep: warning: {warning}", file=sys.stderr)
-    print(f"{', '.join(f'{name}.nii.gz' for name in MAPS)}, {RECORD} and {FIGURE} are in {output}")
+    print(f"{', '.join(f'{name}.nii.gz' for name in names)}, {RECORD} and {FIGURE} are in {output}")

@@ -4,6 +4,8 @@ sub-01/anat/sub-01_localfield.nii.gz             ppm of B0, noisy
             sub-01_R2primemap.nii.gz             1/s, noisy: max(R2* - R2, 0)
             sub-01_R2starmap.nii.gz              1/s, noisy
             sub-01_R2map.nii.gz                  1/s, noisy
+            sub-01_T2starw.nii.gz                magnitude of all gradient echoes, root of the sum of squares
+            sub-01_T2starw.nii.gz                magnitude, noisy: root of the sum of squares of all echoes
             sub-01_desc-brain_mask.nii.gz
             sub-01_desc-para_Chimap.nii.gz       ppm, the truth
             sub-01_desc-dia_Chimap.nii.gz        ppm, the truth, a magnitude
@@ -32,11 +34,12 @@ from custom_transforms import keys
 from custom_transforms.checks import InputError, user_input
 from custom_transforms.cohort import SPLIT, check_orientations, turned_heads, write_cosmos_labels, write_data_lists
 from custom_transforms.data import BIDS_SUFFIXES, bids_path
+from custom_transforms.options import choose_relaxivities
 from custom_transforms.output import save_map, staged_folder, write_json
 from custom_transforms.phantom.acquisition import Acquisition, GradientEchoProtocol
 from custom_transforms.phantom.brain import AFFINE, AnatomicalBrain
 from custom_transforms.phantom.structures import REGIONS
-from custom_transforms.physics import relaxivity_at
+from custom_transforms.physics import relaxivity_weights
 from custom_transforms.provenance import versions
 
 UNITS = {
@@ -54,14 +57,21 @@ class Scan:
     Args:
         snr: signal of white matter at echo time 0 over the noise SD of one channel.
         b0_tesla: main field in T.
-        relaxivity_per_s_ppm: Dr of both sources in 1/s/ppm.
+        relaxivity_para_per_s_ppm: Dr of paramagnetic sources in 1/s/ppm.
+        relaxivity_dia_per_s_ppm: Dr of diamagnetic sources in 1/s/ppm.
         echoes: also write the gradient echoes.
     """
 
     snr: float = 100.0
     b0_tesla: float = 3.0
-    relaxivity_per_s_ppm: float = 137.0
+    relaxivity_para_per_s_ppm: float = 137.0
+    relaxivity_dia_per_s_ppm: float = 137.0
     echoes: bool = False
+
+    @property
+    def relaxivity_per_s_ppm(self) -> float:
+        """The mean of both, by which R2' is divided."""
+        return relaxivity_weights(self.relaxivity_para_per_s_ppm, self.relaxivity_dia_per_s_ppm)[0]
 
 
 def map_path(dataset: Path, case: str, key: str) -> Path:
@@ -84,18 +94,18 @@ def write_subject(
     """
     acquisition = Acquisition(
         gradient_echo=GradientEchoProtocol(b0_tesla=scan.b0_tesla),
-        relaxivity_para_per_s_ppm=scan.relaxivity_per_s_ppm,
-        relaxivity_dia_per_s_ppm=scan.relaxivity_per_s_ppm,
+        relaxivity_para_per_s_ppm=scan.relaxivity_para_per_s_ppm,
+        relaxivity_dia_per_s_ppm=scan.relaxivity_dia_per_s_ppm,
     )
     tissue = brain(seeds[0])
     noise = torch.Generator(tissue[keys.MASK].device).manual_seed(seeds[1])
     scans = {}
     for number, head in enumerate(turned_heads(tissue, orientations, seeds[0]), start=1):
         case = subject if orientations == 1 else f"{subject}_ses-{number:02d}"
-        maps = acquisition(head, snr=scan.snr, generator=noise, echoes=scan.echoes)
+        maps = acquisition(head, snr=scan.snr, generator=noise, echoes=True)
+        written = {**maps, keys.MASK: maps[keys.MASK].byte(), keys.MAGNITUDE: maps[keys.MAGNITUDE].norm(dim=0)[None]}
         for key in BIDS_SUFFIXES:
-            values = maps[key].byte() if key == keys.MASK else maps[key]
-            save_map(map_path(dataset, case, key), values, maps[AFFINE])
+            save_map(map_path(dataset, case, key), written[key], maps[AFFINE])
         if scan.echoes:
             _write_echoes(dataset, case, maps, acquisition.gradient_echo)
         sidecar = _sidecar(brain, scan, seeds, acquisition, head[keys.B0_DIRECTION])
@@ -165,6 +175,8 @@ def simulate(
     snr: float = 100.0,
     b0_tesla: float = 3.0,
     relaxivity: float | None = None,
+    relaxivity_para: float | None = None,
+    relaxivity_dia: float | None = None,
     lesions: int = 0,
     echoes: bool = False,
 ) -> None:
@@ -181,14 +193,16 @@ def simulate(
         snr: signal of white matter at echo time 0 over the noise SD of one channel.
         b0_tesla: field strength in T; it scales phase and R2', R2 stays that of 3 T.
         relaxivity: R2' of 1 ppm in 1/s, for both sources; 137 at 3 T, scaled with b0_tesla, if not given.
+        relaxivity_para: that of paramagnetic sources alone, with relaxivity_dia.
+        relaxivity_dia: that of diamagnetic sources alone, with relaxivity_para; one orientation only.
         lesions: number of haemorrhages and calcifications in each subject.
         echoes: also write the magnitude and phase of the gradient echoes.
     """
     folder = Path(output)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"the output {folder} is not empty; choose a new folder")
-    for name, value in {"subjects": subjects, "snr": snr, "b0_tesla": b0_tesla, "relaxivity": relaxivity}.items():
-        if value is not None and value <= 0:
+    for name, value in {"subjects": subjects, "snr": snr, "b0_tesla": b0_tesla}.items():
+        if value <= 0:
             raise InputError(f"--{name} must be positive, got {value:g}")
     for name, count in {"seed": seed, "lesions": lesions}.items():
         if count < 0:
@@ -196,7 +210,10 @@ def simulate(
     with user_input():
         check_orientations(orientations)
         brain = AnatomicalBrain(voxel_size_mm=voxel_size, tilt_deg=tilt_deg, lesions=lesions)
-    scan = Scan(snr, b0_tesla, relaxivity_at(b0_tesla) if relaxivity is None else relaxivity, echoes)
+    para, dia = choose_relaxivities(relaxivity, relaxivity_para, relaxivity_dia, b0_tesla)
+    if orientations > 1 and para != dia:
+        raise InputError("labels by COSMOS are made with a single relaxivity; give --relaxivity, or one orientation")
+    scan = Scan(snr, b0_tesla, para, dia, echoes)
     with staged_folder(folder) as stage:
         for number in tqdm(range(1, subjects + 1), desc="simulating", unit="subject", disable=None):
             seeds = _draw_seeds(seed, number)

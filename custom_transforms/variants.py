@@ -1,4 +1,4 @@
-"""The variants of the bundle: every network of the family, each a small patch in ``configs/variants``."""
+"""The variants of the bundle: every network and conventional method, each a small patch in ``configs/variants``."""
 
 from __future__ import annotations
 
@@ -46,21 +46,43 @@ def variant_path(name: str) -> Path:
     return bundle_path() / "configs" / "variants" / f"{name}.json"
 
 
-def inference_config(name: str, *, device: torch.device | str = "cpu") -> ConfigParser:
+def is_learned(name: str) -> bool:
+    """Say whether a variant is a network with weights, and not a conventional method."""
+    return bool(inference_config(name)["model_file"])
+
+
+def inverts_dipole(name: str) -> bool:
+    """Say whether a variant finds chi_total first, so that it can do without R2' if no more is wanted."""
+    return str(inference_config(name)["network_def"]["_target_"]).endswith(".SusceptibilitySeparation")
+
+
+def inference_config(name: str, *, device: torch.device | str = "cpu", qsm: bool = False) -> ConfigParser:
     """Give inference.json with the patch of a variant stacked on it.
 
     Args:
         name: of the variant.
         device: where its network runs.
+        qsm: stack qsm.json too: chi_total alone, from the local field.
 
     Raises:
         ValueError: there is no such variant.
     """
     parser = ConfigParser()
-    parser.read_config([bundle_path() / "configs" / "inference.json", variant_path(name)])
-    parser.read_meta(bundle_path() / "configs" / "metadata.json")
+    configs = bundle_path() / "configs"
+    parser.read_config([configs / "inference.json", variant_path(name), *([configs / "qsm.json"] if qsm else [])])
+    parser.read_meta(configs / "metadata.json")
     parser.update({"bundle_root": str(bundle_path()), "device": f"$torch.device('{device}')"})
     return parser
+
+
+def uses_magnitude(network: nn.Module) -> bool:
+    """Say whether a method takes a fourth channel of the image, the magnitude."""
+    return any(getattr(module, "uses_magnitude", False) for module in network.modules())
+
+
+def takes_magnitude(name: str) -> bool:
+    """Say the same of a variant."""
+    return uses_magnitude(inference_config(name).get_parsed_content("network_def"))
 
 
 def load_variant(name: str, *, device: torch.device | str = "cpu") -> LoadedVariant:

@@ -57,7 +57,7 @@ def test_bids_gradient_echoes_alone(tmp_path: Path) -> None:
     assert case.keys() == {"local_field", "r2star", "mask", *LABELS}
     with pytest.raises(FileNotFoundError, match=r"sub-01 lacks r2prime \(.*R2primemap.nii.gz\); every case needs"):
         bids_data_list(folder)
-    with pytest.raises(ValueError, match="rate must be r2prime or r2star, got 'r2'"):
+    with pytest.raises(ValueError, match="rate must be r2prime, r2star or None, got 'r2'"):
         bids_data_list(folder, rate="r2")
 
 

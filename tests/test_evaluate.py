@@ -16,7 +16,7 @@ from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.classical import ClosedFormSeparation
 from custom_transforms.data import BIDS_SUFFIXES, bids_path
-from custom_transforms.evaluate import CLOSED_FORM, evaluate, evaluate_method
+from custom_transforms.evaluate import evaluate, evaluate_method
 from custom_transforms.keys import CHI_DIA, CHI_PARA, LOCAL_FIELD, MASK, R2PRIME, split_image
 from custom_transforms.metrics import nrmse_percent, xsim
 from custom_transforms.output import save_map
@@ -25,7 +25,7 @@ from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM
 from custom_transforms.report.scores import COLUMNS
 
 CONFIGS = bundle_path() / "configs"
-CLOSED_FORM_DEF = {"_target_": "custom_transforms.classical.ClosedFormSeparation"}
+CLOSED_FORM_DEF = {"_target_": "custom_transforms.classical.ClosedFormSeparation", "regularisation": 0.002}
 PATCHES = {
     "same": {"network_def": CLOSED_FORM_DEF},
     "smooth": {"network_def": CLOSED_FORM_DEF | {"regularisation": 0.3}, "relaxivity_split": 0.4},
@@ -53,6 +53,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "configs/quick.json").write_text(json.dumps(quick))
     for name in ("same", "smooth", "gre"):
         write_variant(root, name, PATCHES[name])
+    shutil.copy(CONFIGS / "variants/closed_form.json", root / "configs/variants")
     for place in (module, variants, provenance):
         monkeypatch.setattr(place, "bundle_path", lambda: root)
     return root
@@ -70,9 +71,9 @@ def test_scores_table_and_figure(bundle: Path, tmp_path: Path, capsys: pytest.Ca
     evaluate(output=str(tmp_path / "out"), quick=True, device="cpu")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.csv", "scores.png", "table.md"]
     scores = read_scores(tmp_path / "out")
-    assert list(scores) == [CLOSED_FORM, "gre", "same", "smooth"]
+    assert list(scores) == ["closed_form", "gre", "same", "smooth"]
     assert all(row.keys() == {"nrmse", *COLUMNS} for row in scores.values())
-    assert scores["same"] == scores[CLOSED_FORM]
+    assert scores["same"] == scores["closed_form"]
     assert scores["smooth"]["nrmse_para"] != scores["same"]["nrmse_para"]
     assert scores["gre"]["nrmse"] > scores["same"]["nrmse"]  # R2* holds R2 too
     table = (tmp_path / "out/table.md").read_text()
@@ -154,14 +155,17 @@ def test_variants_without_weights_are_left_out_and_named(bundle: Path, tmp_path:
     write_variant(bundle, "untrained", PATCHES["same"], weights=False)
     write_variant(bundle, "orphan", PATCHES["same"] | {"inner_weights": "$@bundle_root + '/models/inner.pt'"})
     evaluate(output=str(tmp_path / "out"), quick=True, device="cpu")
-    assert list(read_scores(tmp_path / "out")) == [CLOSED_FORM, "gre", "same", "smooth"]
+    assert list(read_scores(tmp_path / "out")) == ["closed_form", "gre", "same", "smooth"]
     assert "Left out, as they have no weights: orphan, untrained." in (tmp_path / "out/table.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"variants": "same,nonsense"}, "there is no variant 'nonsense'; valid: broken, gre, same, smooth, untrained"),
+        (
+            {"variants": "same,nonsense"},
+            "there is no variant 'nonsense'; valid: broken, closed_form, gre, same, smooth, untrained",
+        ),
         ({"variants": "untrained"}, "variant untrained has no weights at .*untrained.pt; train them"),
         ({"section": "test"}, "--section is a part of"),
         ({"dataset_dir": "a", "data_list": "b"}, "give --dataset_dir or --data_list, not both"),

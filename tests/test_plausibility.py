@@ -129,7 +129,7 @@ def test_r2prime_that_may_be_r2star(maps: Maps) -> None:
 @pytest.mark.parametrize(("b0_tesla", "noted"), [(2.89, False), (3.0, False), (1.5, True), (7.0, True)])
 def test_r2_was_learnt_at_one_field_strength(r2star_maps: Maps, b0_tesla: float, noted: bool) -> None:
     said = notes(r2star_maps, **NOTES | {"b0_tesla": b0_tesla})
-    assert [f"learnt at 3 T which part of R2* is R2; at {b0_tesla:g} T" in note for note in said] == [True] * noted
+    assert [f"the part of R2* that is R2 is that of 3 T; at {b0_tesla:g} T" in note for note in said] == [True] * noted
 
 
 QUARTER_TURN = ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))

@@ -222,9 +222,9 @@ def test_force_goes_on_with_a_warning(
         ({"variant": "rolled"}, ["no variant 'rolled'", "unrolled_thesis"]),
         (
             {"variant": "unrolled_r2star"},
-            ["unrolled_r2star takes R2*: give --r2star alone", "qsmnet_plus, unrolled or"],
+            ["unrolled_r2star takes R2*: give --r2star alone", "qsmnet_plus, tikhonov, "],
         ),
-        ({"r2star": "r.nii"}, ["got both", "--r2star is for --variant chi_sepnet_r2star, "]),
+        ({"r2star": "r.nii"}, ["got both", "--r2star is for --variant chi_separation_r2star, "]),
         ({"r2star": "r.nii", "variant": "qsmnet"}, ["takes R2': give --r2prime alone", "or unrolled_r2star"]),
     ],
 )

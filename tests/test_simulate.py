@@ -50,7 +50,8 @@ def test_files(dataset: Path) -> None:
 
 def test_sidecar_describes_the_subject(dataset: Path) -> None:
     sidecar = json.loads((dataset / "sub-01" / "sub-01_simulation.json").read_text())
-    assert sidecar["scan"] == {"snr": 100.0, "b0_tesla": 3.0, "relaxivity_per_s_ppm": 137.0, "echoes": True}
+    relaxivities = {"relaxivity_para_per_s_ppm": 137.0, "relaxivity_dia_per_s_ppm": 137.0}
+    assert sidecar["scan"] == {"snr": 100.0, "b0_tesla": 3.0, **relaxivities, "echoes": True}
     assert sidecar["lesions"] == 2
     affine = nib.load(map_path(dataset, "sub-01", keys.MASK)).affine
     assert np.allclose(sidecar["b0_direction"], b0_direction_from_affine(affine), atol=1e-5)
@@ -85,6 +86,19 @@ def test_maps_belong_together(dataset: Path) -> None:
     assert error(r2prime, 137 * (para + dia)) < 0.2
 
 
+def test_two_relaxivities(tmp_path: Path) -> None:
+    """Where the signal is strong R2' is that of both sources with their own relaxivity, and of no single one."""
+    simulate(output=str(tmp_path), snr=1e4, relaxivity_para=137.0, relaxivity_dia=70.0, **COARSE)
+    scan = json.loads((tmp_path / "sub-01" / "sub-01_simulation.json").read_text())["scan"]
+    assert (scan["relaxivity_para_per_s_ppm"], scan["relaxivity_dia_per_s_ppm"]) == (137.0, 70.0)
+    para, dia, r2prime, r2star = (
+        load(tmp_path, key) for key in (keys.CHI_PARA, keys.CHI_DIA, keys.R2PRIME, keys.R2STAR)
+    )
+    inside = (load(tmp_path, keys.MASK) > 0) & (r2star < 60)
+    found = np.linalg.lstsq(np.stack([para[inside], dia[inside]], axis=1), r2prime[inside], rcond=None)[0]
+    assert found == pytest.approx([137.0, 70.0], rel=0.02)
+
+
 def test_echoes(dataset: Path) -> None:
     folder = dataset / "sub-01" / "anat"
     sidecar = json.loads((folder / "sub-01_echo-2_part-phase_MEGRE.json").read_text())
@@ -93,6 +107,9 @@ def test_echoes(dataset: Path) -> None:
     first, second = (nib.load(folder / f"sub-01_echo-{i}_part-mag_MEGRE.nii.gz").get_fdata()[mask] for i in (1, 2))
     rate = np.log(first.sum() / second.sum()) / 0.006
     assert 0.7 < rate / load(dataset, keys.R2STAR)[mask].mean() < 1.1
+    magnitudes = [nib.load(path).get_fdata() for path in sorted(folder.glob("sub-01_*_part-mag_MEGRE.nii.gz"))]
+    assert len(magnitudes) == 5
+    assert np.allclose(load(dataset, keys.MAGNITUDE), np.sqrt(sum(echo**2 for echo in magnitudes)), rtol=1e-5)
     phase = nib.load(folder / "sub-01_echo-1_part-phase_MEGRE.nii.gz").get_fdata()[mask]
     expected = 2 * np.pi * 0.005 * 42.577 * 3 * load(dataset, keys.LOCAL_FIELD)[mask]
     assert np.median(np.abs(phase - expected)) < 0.02
@@ -108,6 +125,9 @@ def test_echoes(dataset: Path) -> None:
         ({"orientations": 2}, "orientations must be 1, or 3 and more for COSMOS, got 2"),
         ({"lesions": -1}, "--lesions must not be negative"),
         ({"seed": -1}, "--seed must not be negative"),
+        ({"relaxivity": -137.0}, "relaxivities must be positive"),
+        ({"relaxivity_para": 137.0}, "--relaxivity_para and --relaxivity_dia belong together"),
+        ({"relaxivity_para": 137.0, "relaxivity_dia": 110.0, "orientations": 3}, "with a single relaxivity"),
         ({"voxel_size": (1.0, 1.0, 0.0)}, "voxel_size_mm must be three positive numbers"),
     ],
 )

@@ -10,22 +10,41 @@ from monai.data import MetaTensor
 from custom_transforms import variants
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.inferers import AxialInferer, GeometryInferer
-from custom_transforms.variants import DEFAULT, inference_config, load_variant, variant_names, variant_path
+from custom_transforms.variants import (
+    DEFAULT,
+    inference_config,
+    inverts_dipole,
+    is_learned,
+    load_variant,
+    takes_magnitude,
+    variant_names,
+    variant_path,
+)
 
-R2STAR = {"chi_sepnet_r2star", "chi_sepnet_r2star_end_to_end", "unrolled_r2star"}
-ANY_GEOMETRY = {"unrolled", "unrolled_r2star"}
+INVERSIONS = {"tikhonov", "tkd", "tv", "medi"}
+CONVENTIONAL = {*INVERSIONS, "closed_form", "chi_separation", "chi_separation_r2star"}
+R2STAR = {"chi_sepnet_r2star", "chi_sepnet_r2star_end_to_end", "unrolled_r2star", "chi_separation_r2star"}
+ANY_GEOMETRY = {"unrolled", "unrolled_r2star", *CONVENTIONAL}
 
 
 def test_names() -> None:
     published = {"qsmnet", "qsmnet_plus", "chi_sepnet_r2prime", "unrolled_thesis"}
     assert set(variant_names()) == published | R2STAR | ANY_GEOMETRY
+    assert {name for name in variant_names() if not is_learned(name)} == CONVENTIONAL
+    assert {name for name in variant_names() if inverts_dipole(name)} == INVERSIONS | {"qsmnet", "qsmnet_plus"}
+    assert {name for name in CONVENTIONAL if takes_magnitude(name)} == {
+        "tv",
+        "medi",
+        "chi_separation",
+        "chi_separation_r2star",
+    }
     assert DEFAULT in variant_names()
     assert all(variant_path(name).is_file() for name in variant_names())
 
 
 @pytest.mark.parametrize("name", ["qsmnett", "", "../train", "qsmnet.json"])
 def test_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no variant .*; valid: .*qsmnet, qsmnet_plus, unrolled"):
+    with pytest.raises(ValueError, match=r"there is no variant .*; valid: .*qsmnet, qsmnet_plus, .*unrolled"):
         variant_path(name)
     with pytest.raises(ValueError, match="there is no variant"):
         inference_config(name)
@@ -38,7 +57,8 @@ def test_config(name: str) -> None:
     assert config["rate"] == ("r2star" if name in R2STAR else "r2prime")
     inferer = config.get_parsed_content("inferer")
     assert type(inferer) is (GeometryInferer if name in ANY_GEOMETRY else AxialInferer)
-    assert Path(config.get_parsed_content("weights")).parent == bundle_path() / "models"
+    weights = config.get_parsed_content("weights")
+    assert weights is False if name in CONVENTIONAL else Path(weights).parent == bundle_path() / "models"
 
 
 @pytest.fixture

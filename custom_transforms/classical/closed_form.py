@@ -21,7 +21,7 @@ class TikhonovSusceptibility(nn.Module):
         regularisation: lambda > 0, dimensionless.
     """
 
-    def __init__(self, *, regularisation: float = 0.03) -> None:
+    def __init__(self, *, regularisation: float = 0.002) -> None:
         super().__init__()
         self.regularisation = regularisation
 
@@ -80,7 +80,7 @@ class ClosedFormSeparation(SusceptibilitySeparation):
         feasible_zero: see :class:`SusceptibilitySeparation`; without it the mean of chi_total in the mask is zero.
     """
 
-    def __init__(self, *, regularisation: float = 0.03, feasible_zero: bool = True) -> None:
+    def __init__(self, *, regularisation: float = 0.002, feasible_zero: bool = True) -> None:
         super().__init__(
             susceptibility=TikhonovSusceptibility(regularisation=regularisation), feasible_zero=feasible_zero
         )

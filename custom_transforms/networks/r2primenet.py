@@ -92,7 +92,7 @@ class PredictedR2Prime(nn.Module):
         """Separate the sources.
 
         Args:
-            image: (B, 3, X, Y, Z) local field (ppm), R2*/Dr (ppm), mask.
+            image: (B, 3 or 4, X, Y, Z) local field (ppm), R2*/Dr (ppm), mask, and what else the method takes.
             voxel_size_mm: see the method.
             b0_direction: see the method.
             relaxivity_weights: see the method.
@@ -102,7 +102,7 @@ class PredictedR2Prime(nn.Module):
             if the method gives its iterations: R2'/Dr comes last.
         """
         r2prime = self.r2prime(image)
-        measured = torch.cat([image[:, 0:1].float(), r2prime.clamp(min=0.0), image[:, 2:3].float()], dim=1)
+        measured = torch.cat([image[:, 0:1].float(), r2prime.clamp(min=0.0), image[:, 2:].float()], dim=1)
         chi = self.method(measured, voxel_size_mm, b0_direction, relaxivity_weights)
         if not self.training:
             return chi

@@ -41,13 +41,15 @@ from custom_transforms.reproduce.papers_studies import (
 from custom_transforms.reproduce.papers_tables import Results
 from custom_transforms.variants import LoadedVariant, load_variant
 
-QSM_VARIANTS = ("qsmnet", "qsmnet_plus")
+QSM_VARIANTS = ("qsmnet", "qsmnet_plus", "tkd", "tv", "medi")
 SOURCE_VARIANTS = (
     "chi_sepnet_r2prime",
     "chi_sepnet_r2star",
     "chi_sepnet_r2star_end_to_end",
     "unrolled",
     "unrolled_r2star",
+    "chi_separation",
+    "chi_separation_r2star",
 )
 
 

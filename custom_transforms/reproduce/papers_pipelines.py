@@ -9,6 +9,7 @@ against the truth, head by head.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from custom_transforms.metrics import nrmse_percent
 from custom_transforms.phantom.acquisition import Acquisition
 from custom_transforms.phantom.brain import AFFINE
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM, r2prime_per_s_to_ppm
-from custom_transforms.variants import LoadedVariant
+from custom_transforms.variants import LoadedVariant, inference_config, uses_magnitude
 
 
 class MeasuredHead:
@@ -45,21 +46,27 @@ class MeasuredHead:
         generator = torch.Generator(tissue[keys.MASK].device).manual_seed(seed)
         acquisition = Acquisition()
         heads = turned_heads(tissue, orientations, seed)
-        self.scans = [acquisition(head, snr=snr, generator=generator) for head in heads]
+        self.scans = [_combined(acquisition(head, snr=snr, generator=generator, echoes=True)) for head in heads]
         self.mask = tissue[keys.MASK][None]
         self.truth = torch.stack([tissue[keys.CHI_PARA], tissue[keys.CHI_DIA]], dim=1)
 
-    def image(self, orientation: int, rate: str) -> MetaTensor:
-        """The input (1, 3, X, Y, Z) of one orientation, with "r2prime" or "r2star" as its rate."""
+    def image(self, orientation: int, rate: str, *, magnitude: bool = False) -> MetaTensor:
+        """The input (1, 3 or 4, X, Y, Z) of one orientation, with "r2prime" or "r2star" as its rate."""
         scan = self.scans[orientation]
         rate_ppm = r2prime_per_s_to_ppm(scan[rate], RELAXIVITY_3T_PER_S_PPM)
-        channels = torch.cat([scan[keys.LOCAL_FIELD], rate_ppm, scan[keys.MASK]])
-        return MetaTensor(channels[None], affine=scan[AFFINE])
+        channels = [scan[keys.LOCAL_FIELD], rate_ppm, scan[keys.MASK], *([scan[keys.MAGNITUDE]] if magnitude else [])]
+        return MetaTensor(torch.cat(channels)[None], affine=scan[AFFINE])
 
     def geometry(self, orientation: int) -> tuple[Tensor, Tensor]:
         """Voxel size (1, 3), mm, and direction of B0 in voxel axes (1, 3)."""
         scan = self.scans[orientation]
         return scan[keys.VOXEL_SIZE_MM][None], scan[keys.B0_DIRECTION][None]
+
+
+def _combined(scan: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keep one magnitude of all echoes, and no phase."""
+    magnitude = scan[keys.MAGNITUDE].square().sum(dim=0, keepdim=True).sqrt()
+    return {key: value for key, value in scan.items() if key != keys.PHASE} | {keys.MAGNITUDE: magnitude}
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,13 @@ class Pipeline:
 
 def variant_pipeline(name: str, variant: LoadedVariant) -> Pipeline:
     """Both sources by a variant of the bundle."""
-    return Pipeline(name, _weights_version(variant), partial(_run_variant, variant, variant.network))
+    return Pipeline(name, _version(name, variant), partial(_run_variant, variant, variant.network))
 
 
 def susceptibility_pipeline(name: str, variant: LoadedVariant) -> Pipeline:
     """The chi_total that a variant makes before it is split into sources."""
     return Pipeline(
-        name, _weights_version(variant), partial(_run_variant, variant, variant.network.get_submodule("susceptibility"))
+        name, _version(name, variant), partial(_run_variant, variant, variant.network.get_submodule("susceptibility"))
     )
 
 
@@ -115,7 +122,8 @@ def total(chi: Tensor) -> Tensor:
 
 
 def _run_variant(variant: LoadedVariant, network: Callable[..., Tensor], head: MeasuredHead) -> Tensor:
-    images = (head.image(i, variant.rate) for i in range(len(head.scans)))
+    magnitude = uses_magnitude(variant.network)
+    images = (head.image(i, variant.rate, magnitude=magnitude) for i in range(len(head.scans)))
     with torch.inference_mode():
         return torch.cat([convert_to_tensor(variant.inferer(image, network), track_meta=False) for image in images])
 
@@ -141,9 +149,13 @@ def _run_cosmos(head: MeasuredHead) -> Tensor:
     return cosmos(fields, head.mask, head.geometry(0)[0], directions)
 
 
-def _weights_version(variant: LoadedVariant) -> str:
-    digest = hashlib.sha256()
+def _version(name: str, variant: LoadedVariant) -> str:
+    """Tell weights, and the parameters of a conventional method, from others."""
     # not the state dictionary, which leaves out the frozen networks inside
-    for name, values in [*variant.network.named_parameters(), *variant.network.named_buffers()]:
-        digest.update(name.encode() + values.detach().cpu().double().numpy().tobytes())
+    tensors = [*variant.network.named_parameters(), *variant.network.named_buffers()]
+    if not tensors:
+        return hashlib.sha256(json.dumps(inference_config(name)[""], sort_keys=True, default=str).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for tensor_name, values in tensors:
+        digest.update(tensor_name.encode() + values.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from statistics import mean, stdev
@@ -39,11 +39,10 @@ class Table:
     columns: Sequence[str]
     rows: dict[tuple[str, ...], dict[str, list[float]]] = field(default_factory=dict)
 
-    def markdown(self, *, pending: Iterable[tuple[str, ...]] = ()) -> str:
-        """The table in Markdown; rows named in `pending` come last, and say that they were not measured."""
+    def markdown(self) -> str:
+        """The table in Markdown."""
         lines = [[*self.labels, *self.columns], ["---"] * (len(self.labels) + len(self.columns))]
         lines += [[*row, *(_cell(cells, column) for column in self.columns)] for row, cells in self.rows.items()]
-        lines += [[*row, *["not yet measured"] * len(self.columns)] for row in pending]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def csv(self) -> str:

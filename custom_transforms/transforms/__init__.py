@@ -8,6 +8,7 @@ sources      the pair of maps: total, sign convention of other tools, parts of a
 reference    the zero of the total susceptibility
 simulation   the local field of two source maps
 augmentation random rotation, susceptibility scaling and B0 direction, the field recomputed
+stack        the image of all maps, which methods take
 axial        the isotropic grid along B0 that direct networks need
 """
 
@@ -27,6 +28,7 @@ from .reference import ReferenceSources, ReferenceSourcesd
 from .relaxometry import R2Prime, R2Primed, ScaleR2Prime, ScaleR2Primed
 from .simulation import SimulateLocalField, SimulateLocalFieldd
 from .sources import SignedDiamagnetic, SignedDiamagneticd, SplitSourcesd, TotalSusceptibilityd
+from .stack import StackMapsd
 
 __all__ = [
     "ApplyMask",
@@ -57,6 +59,7 @@ __all__ = [
     "SimulateLocalField",
     "SimulateLocalFieldd",
     "SplitSourcesd",
+    "StackMapsd",
     "TotalSusceptibilityd",
     "b0_direction_from_affine",
     "voxel_size_from_affine",

@@ -15,8 +15,9 @@ from monai.bundle.config_item import ComponentLocator
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = sorted(path.name for path in (BUNDLE / "configs").glob("*.json") if path.name != "metadata.json")
-PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json"})
+PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", "qsm.json"})
 VARIANTS = sorted(f"variants/{path.name}" for path in (BUNDLE / "configs/variants").iterdir())
+INVERSIONS = ("tikhonov", "tkd", "tv", "medi", "qsmnet", "qsmnet_plus")
 STACKS = [
     ["train.json"],
     ["inference.json"],
@@ -24,6 +25,7 @@ STACKS = [
     *(["train.json", variant] for variant in VARIANTS),
     *(["train.json", variant, patch] for variant in VARIANTS for patch in ("evaluate.json", "quick.json")),
     *(["inference.json", variant] for variant in VARIANTS),
+    *(["inference.json", f"variants/{name}.json", "qsm.json"] for name in INVERSIONS),
 ]
 
 
@@ -66,6 +68,10 @@ def test_patches_change_what_is_there(patch: str) -> None:
     assert [name for name in names if name not in train and name not in own] == []
 
 
+def test_qsm_changes_what_is_in_inference() -> None:
+    assert read("qsm.json").keys() - {"_desc_"} < read("inference.json").keys()
+
+
 def unknown_names(variant: dict[str, Any]) -> list[str]:
     """What a variant sets, though neither train.json nor the variant itself refers to it."""
     referred = set(re.findall(r"@(\w+)", json.dumps({k: v for k, v in variant.items() if k != "_desc_"})))
@@ -83,7 +89,7 @@ def test_variants_change_what_is_there(name: str) -> None:
 
 
 def test_variants_have_their_own_weights_files() -> None:
-    files = [read(name)["model_file"] for name in VARIANTS]
+    files = [file for name in VARIANTS if (file := read(name)["model_file"])]
     assert len(set(files)) == len(files)
     assert read("variants/unrolled.json")["model_file"] == read("train.json")["model_file"]
 
@@ -130,7 +136,7 @@ def without(config: Any, *names: str) -> Any:
 def test_training_and_inference_have_the_same_network(patch: list[str]) -> None:
     networks = [network(name, *patch) for name in ("train.json", "inference.json")]
     shapes = [{name: w.shape for name, w in net.state_dict().items()} for net in networks]
-    assert shapes[0] == shapes[1] and shapes[0]
+    assert shapes[0] == shapes[1] and bool(shapes[0]) is all(read(name)["model_file"] for name in patch)
 
 
 def test_copies_of_a_block_are_the_same() -> None:
