@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from custom_transforms import keys
-from custom_transforms.classical.cosmos import FEWEST_ORIENTATIONS, cosmos, non_negative_sources
+from custom_transforms.classical.cosmos import FEWEST_ORIENTATIONS, Progress, cosmos, non_negative_sources
 from custom_transforms.data import BIDS_SUFFIXES, LABELS, Case, bids_data_list, bids_path, case_name, subject_name
 from custom_transforms.output import save_map, write_json
 from custom_transforms.phantom.brain import AFFINE
@@ -28,6 +28,9 @@ COSMOS_FILES = {
     keys.CHI_TOTAL: "desc-cosmos_Chimap",
 }
 """What the file of each label is called after the subject's name."""
+
+DATA_LISTS: dict[str, dict[str, str]] = {"truth": {}, "cosmos": {key: COSMOS_FILES[key] for key in LABELS}}
+"""Data lists of a simulated dataset: with the truth, and with the labels."""
 
 SPLIT = {"training": 4, "validation": 1, "test": 3}
 """Shares of the subjects (Kim 2023)."""
@@ -70,26 +73,37 @@ def turned_heads(tissue: Mapping[str, Tensor], orientations: int, seed: int) -> 
     return heads
 
 
-def cosmos_labels(scans: Sequence[Mapping[str, Tensor]], relaxivity_per_s_ppm: float) -> dict[str, Tensor]:
+def cosmos_labels(
+    scans: Sequence[Mapping[str, Tensor]],
+    relaxivity_per_s_ppm: float,
+    *,
+    relaxivity_weights: Tensor | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
     """Make labels of all orientations of one head as with real data: COSMOS, and R2' averaged over the orientations.
 
     Args:
         scans: for each orientation local_field (ppm), r2prime (1/s) and mask, (1, X, Y, Z), voxel_size_mm (3,) and
             b0_direction (3,).
-        relaxivity_per_s_ppm: Dr of both sources in 1/s/ppm.
+        relaxivity_per_s_ppm: Dr of both sources in 1/s/ppm, or their mean.
+        relaxivity_weights: (1, 2), or None for a single Dr.
+        progress: see :func:`cosmos`.
 
     Returns:
         chi_para, chi_dia and chi_total in ppm, (1, X, Y, Z), by the keys of COSMOS_FILES. The zero of chi_total is the
         median of cerebrospinal fluid, found by :func:`csf_mask` where R2' is lowest.
+
+    Raises:
+        ValueError: fewer than 3 orientations, or orientations that are nearly parallel.
     """
     mask, voxel_size_mm = scans[0][keys.MASK].float()[None], scans[0][keys.VOXEL_SIZE_MM][None]
     fields = torch.cat([scan[keys.LOCAL_FIELD] for scan in scans])[None]
     directions = torch.stack([scan[keys.B0_DIRECTION] for scan in scans])[None]
     r2prime = torch.stack([scan[keys.R2PRIME] for scan in scans]).mean(dim=0, keepdim=True)
     r2prime = r2prime_per_s_to_ppm(r2prime, relaxivity_per_s_ppm)
-    q = cosmos(fields, mask, voxel_size_mm, directions)
+    q = cosmos(fields, mask, voxel_size_mm, directions, progress=progress)
     q = mask * (q - q[csf_mask(r2prime[0], mask[0])[None]].median())
-    para, dia = non_negative_sources(q, r2prime, mask)[0].split(1)
+    para, dia = non_negative_sources(q, r2prime, mask, relaxivity_weights)[0].split(1)
     return {keys.CHI_PARA: para, keys.CHI_DIA: dia, keys.CHI_TOTAL: q[0]}
 
 
@@ -125,15 +139,16 @@ def split_subjects(subjects: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def write_data_lists(dataset: Path) -> None:
-    """Write truth.json and cosmos.json, which split the subjects of a dataset and name the labels of either kind.
+def write_data_lists(dataset: Path, lists: Mapping[str, Mapping[str, str]] = DATA_LISTS) -> None:
+    """Write data lists which split the subjects of a dataset.
 
     Args:
-        dataset: folder of a dataset with COSMOS labels; the lists' paths are relative to it.
+        dataset: folder of a dataset with labels; the lists' paths are relative to it.
+        lists: for the name of each list the files of its labels by key, see :data:`DATA_LISTS`.
     """
     cases = bids_data_list(dataset, labelled=True)
     sections = split_subjects(sorted({subject_name(case) for case in cases}))
-    for name, labels in (("truth", {}), ("cosmos", {key: COSMOS_FILES[key] for key in LABELS})):
+    for name, labels in lists.items():
         content = {
             section: [_entry(case, labels) for case in cases if subject_name(case) in subjects]
             for section, subjects in sections.items()
@@ -143,5 +158,5 @@ def write_data_lists(dataset: Path) -> None:
 
 def _entry(case: Case, labels: Mapping[str, str]) -> Case:
     name = case_name(case[keys.LOCAL_FIELD])
-    suffixes = {key: BIDS_SUFFIXES[key] for key in _LISTED} | dict(labels)
+    suffixes = {key: BIDS_SUFFIXES[key] for key in _LISTED if key in case} | dict(labels)
     return {key: bids_path(Path(), name, suffix).as_posix() for key, suffix in suffixes.items()}

@@ -1,0 +1,169 @@
+"""Rigid registration of two images of a head, and interpolation, by ITK.
+
+The motion maximises the correlation of both images, from coarse to fine, twice: from where the centres of mass meet, of
+the images as they are, which the outline of the brain rules; and from there on, of the images x over their smooth part,
+
+    m (x / s - 1),    s = <m x> / <m>,
+
+with the mask m and a Gaussian mean <>: what the outline and the sensitivity of the coil have to say is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import itk
+import torch
+from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
+from torch import Tensor
+
+from custom_transforms.transforms.geometry import voxel_size_from_affine
+
+_LEVELS_MM = (8.0, 4.0, 2.0)  # voxel sizes from coarse to fine; an image is not made finer than it is
+_SMOOTH_MM = 10.0  # SD of the Gaussian
+_LEAST_SMOOTH = 0.1  # of the mean of the image: where there is less, as in a ventricle without R2', x / s is noise
+_ITERATIONS = 200
+_RELAXATION = 0.6  # of the step, where the gradient turns
+_SHORTEST_STEP = 1e-4  # of the first one, which moves the edge of the image by a voxel
+_BRIGHTEST = 0.99  # quantile at which values are cut: vessels and the noise at the rim are brighter than all else
+_LEAST_WEIGHT = 1e-3  # of the mask around a voxel
+_SPLINE_ORDER = 3
+
+_Image = Any  # ITK's classes have no types
+_DIMENSIONS = 3
+
+
+def _to_itk(values: Tensor, affine: Tensor) -> _Image:
+    """Give values (X, Y, Z) in the coordinates of their affine, RAS+, which ITK takes for its own."""
+    image = itk.image_from_array(values.float().permute(2, 1, 0).contiguous().cpu().numpy())
+    origin, spacing, direction = _itk_geometry(affine)
+    image.SetOrigin(origin)
+    image.SetSpacing(spacing)
+    image.SetDirection(direction)
+    return image
+
+
+def _from_itk(image: _Image) -> Tensor:
+    return torch.from_numpy(itk.array_from_image(image)).permute(2, 1, 0)
+
+
+def _smooth(image: _Image) -> _Image:
+    smoothing = itk.SmoothingRecursiveGaussianImageFilter[type(image), type(image)].New(Input=image)
+    smoothing.SetSigma(_SMOOTH_MM)
+    smoothing.Update()
+    return smoothing.GetOutput()
+
+
+def _itk_geometry(affine: Tensor) -> tuple[list[float], list[float], Any]:
+    affine = torch.as_tensor(affine).double().cpu()  # not a MetaTensor
+    spacing = affine[:3, :3].norm(dim=0)
+    return affine[:3, 3].tolist(), spacing.tolist(), itk.matrix_from_array((affine[:3, :3] / spacing).numpy())
+
+
+def _inside(image: MetaTensor, mask: Tensor) -> tuple[_Image, _Image]:
+    """Give an image inside its mask, its brightest values cut; and what it is over its smooth part."""
+    values, m = image.as_tensor().double()[0], (convert_to_tensor(mask, track_meta=False) > 0.5).double()[0]
+    within = values[m > 0].sort().values
+    values = values.clamp(max=float(within[int(_BRIGHTEST * len(within))])) * m
+    smooth, weight = (_from_itk(_smooth(_to_itk(part, image.affine))) for part in (values, m))
+    smooth = (smooth / weight.clamp(min=_LEAST_WEIGHT)).clamp(min=_LEAST_SMOOTH * float(within.mean()))
+    return _to_itk(values, image.affine), _to_itk(m * (values / smooth - 1), image.affine)
+
+
+def register(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor, moving_mask: Tensor) -> Tensor:
+    """Find the rigid motion of a head from one image to another.
+
+    Args:
+        fixed: (1, X, Y, Z) with its affine, any unit.
+        fixed_mask: (1, X, Y, Z), 1 in the brain.
+        moving: (1, X', Y', Z') with its affine, the same contrast.
+        moving_mask: (1, X', Y', Z'), 1 in the brain.
+
+    Returns:
+        T, (4, 4) float64: points of the fixed image, mm in RAS+, to those of the moving image.
+
+    Raises:
+        ValueError: ITK cannot register them, as where one is 0 everywhere.
+    """
+    motion = itk.VersorRigid3DTransform[itk.D].New()
+    try:
+        stages = list(zip(_inside(fixed, fixed_mask), _inside(moving, moving_mask), strict=True))
+        _start(motion, *stages[0])
+        for pair in stages:
+            _optimise(motion, *pair, voxel_size_from_affine(fixed.affine))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].split(": ", 1)[-1]
+        raise ValueError(f"the images cannot be registered: {reason} Give others with --registration_image") from error
+    result = torch.eye(_DIMENSIONS + 1, dtype=torch.float64)
+    result[:3, :3] = torch.from_numpy(itk.array_from_matrix(motion.GetMatrix()))
+    result[:3, 3] = torch.tensor(list(motion.GetOffset()), dtype=torch.float64)
+    return result
+
+
+def _start(motion: Any, fixed: _Image, moving: _Image) -> None:
+    kind = type(fixed)
+    start = itk.CenteredTransformInitializer[type(motion), kind, kind].New(
+        Transform=motion, FixedImage=fixed, MovingImage=moving
+    )
+    start.MomentsOn()
+    start.InitializeTransform()
+
+
+def _optimise(motion: Any, fixed: _Image, moving: _Image, voxel_size_mm: Tensor) -> None:
+    """Improve the motion, in place."""
+    kind = type(fixed)
+    metric = itk.CorrelationImageToImageMetricv4[kind, kind].New()
+    scales = itk.RegistrationParameterScalesFromPhysicalShift[type(metric)].New(Metric=metric)
+    optimizer = itk.RegularStepGradientDescentOptimizerv4[itk.D].New(ScalesEstimator=scales)
+    optimizer.SetNumberOfIterations(_ITERATIONS)
+    optimizer.SetRelaxationFactor(_RELAXATION)
+    optimizer.SetMinimumStepLength(_SHORTEST_STEP)
+    method = itk.ImageRegistrationMethodv4[kind, kind].New(
+        FixedImage=fixed, MovingImage=moving, Metric=metric, Optimizer=optimizer, InitialTransform=motion
+    )
+    method.InPlaceOn()
+    _set_levels(method, voxel_size_mm)
+    method.Update()
+
+
+def _set_levels(method: Any, voxel_size_mm: Tensor) -> None:
+    method.SetNumberOfLevels(len(_LEVELS_MM))
+    for level, size_mm in enumerate(_LEVELS_MM):
+        factors = itk.FixedArray[itk.UI, _DIMENSIONS]()
+        for axis, voxel_mm in enumerate(voxel_size_mm.tolist()):
+            factors[axis] = max(1, round(size_mm / voxel_mm))
+        method.SetShrinkFactorsPerDimension(level, factors)
+    method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
+    method.SetSmoothingSigmasPerLevel([size_mm / 2 for size_mm in _LEVELS_MM])
+
+
+def rotation_deg(motion: Tensor) -> float:
+    """Give the angle of a motion (4, 4) in degrees."""
+    cosine = (float(motion[:3, :3].trace()) - 1) / 2
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
+def resample(values: Tensor, affine: Tensor, target_affine: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Interpolate by cubic B-splines, which blur less than linear interpolation.
+
+    Args:
+        values: (X, Y, Z), any unit.
+        affine: (4, 4) of their grid.
+        target_affine: (4, 4) of the new grid in the same coordinates.
+        shape: the new grid.
+
+    Returns:
+        (*shape), same unit; 0 from beyond the edge.
+    """
+    image = _to_itk(values, affine)
+    kind = type(image)
+    splines = itk.BSplineInterpolateImageFunction[kind, itk.D, itk.F].New(SplineOrder=_SPLINE_ORDER)
+    resampling = itk.ResampleImageFilter[kind, kind].New(Input=image, Interpolator=splines, Size=list(shape))
+    origin, spacing, direction = _itk_geometry(target_affine)
+    resampling.SetOutputOrigin(origin)
+    resampling.SetOutputSpacing(spacing)
+    resampling.SetOutputDirection(direction)
+    resampling.Update()
+    return _from_itk(resampling.GetOutput())
