@@ -10,7 +10,7 @@ The map of the package:
                    simulation, augmentation
     networks/      learned methods: QSMnet, chi-sepnet, both unrolled networks, R2' from R2*
     classical/     conventional methods, and COSMOS, the maker of labels
-    variants.py    every network of the bundle by its name, with its weights
+    variants.py    every method of the bundle by its name, with its weights
     inferers.py    GeometryInferer, AxialInferer: the geometry from the affine to the network
     losses/        training losses: of both sources, and the published terms of QSMnet and chi-sepnet
     statistics.py  means and SDs of a training set, for the networks that z-score
@@ -20,13 +20,17 @@ The map of the package:
     weights.py     weights files
     overrides.py   refuses misspelt options of the configs
     cohort.py      several head orientations, their COSMOS labels, the split of the subjects
+    registration.py, alignment.py
+                   rigid registration of head orientations, and their common grid
+    benchmark/     every variant on a data set, files to files, with time and memory
     reproduce/     the published results, checked
-    reconstruct.py, simulate.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/, cli.py
-                   the command `chisep`
+    reconstruct.py, simulate.py, labels.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/,
+    cli.py         the command `chisep`
 
 Every method, learned or conventional, is a module with the same call:
 
     method(image, voxel_size_mm, b0_direction, relaxivity_weights) -> chi
 
-with image (B, 3, X, Y, Z): local field, R2'/Dr or R2*/Dr, mask; chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0; in ppm.
+with image (B, 3, X, Y, Z): local field, R2'/Dr or R2*/Dr, mask, and for some methods a fourth channel, the magnitude;
+chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0; in ppm.
 """

@@ -1,7 +1,8 @@
-"""The command line: `chisep simulate`, `reconstruct`, `evaluate`, `demo`, `reproduce` and others.
+"""The command line: `chisep simulate`, `labels`, `reconstruct`, `evaluate`, `benchmark`, `reproduce` and others.
 
 Fire builds the commands and their help from the functions' signatures, but it runs a command before it notices an
 unknown option. So the arguments are checked against the signature first, and values are converted by its types.
+Parameters that are not keyword-only may be given without their name, in their order: `chisep benchmark DATASET`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import fire
 
+from custom_transforms.benchmark.command import benchmark
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.demo import demo
 from custom_transforms.evaluate import evaluate
+from custom_transforms.labels import labels
 from custom_transforms.provenance import versions
 from custom_transforms.reconstruct import reconstruct
 from custom_transforms.reproduce.papers import papers
@@ -43,6 +46,8 @@ COMMANDS: dict[str, Command] = {
     "simulate": simulate,
     "reconstruct": reconstruct,
     "evaluate": evaluate,
+    "benchmark": benchmark,
+    "labels": labels,
     "demo": demo,
     "reproduce thesis": thesis,
     "reproduce papers": papers,
@@ -120,16 +125,25 @@ def _is_option(argument: str) -> bool:
     return argument.startswith("--") or (argument[:1] == "-" and argument[1:2].isalpha())  # -1,0,0 is a value
 
 
+def _positional(function: Command) -> list[str]:
+    """Name the parameters that may be given without their name, in their order."""
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+
 def _read_options(command: str, arguments: Sequence[str], hints: dict[str, Any]) -> dict[str, str]:
     """Pair option names with the texts of their values."""
     valid = [f"--{name}" for name in hints]
     options: dict[str, str] = {}
+    unnamed = _positional(COMMANDS[command])
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        name = _option_name(argument, hints)
         if not _is_option(argument):
-            raise InputError(f"{command}: unexpected argument {argument!r}; options are written --name value")
+            if not unnamed:
+                raise InputError(f"{command}: unexpected argument {argument!r}; options are written --name value")
+            argument = f"--{unnamed.pop(0)}={argument}"
+        name = _option_name(argument, hints)
         if name not in hints:
             raise InputError(f"{command}: unknown option --{name}; {_nearest(f'--{name}', valid)}")
         if name in options:
@@ -184,7 +198,12 @@ def check_arguments(arguments: Sequence[str]) -> list[str]:
     options = _read_options(command, rest, hints)
     values = {name: _parse_option(command, name, hints[name], text) for name, text in options.items()}
     parameters = inspect.signature(COMMANDS[command]).parameters.values()
-    missing = [f"--{p.name}" for p in parameters if p.default is p.empty and p.name not in values]
+    unnamed = _positional(COMMANDS[command])
+    missing = [
+        p.name.upper() if p.name in unnamed else f"--{p.name}"
+        for p in parameters
+        if p.default is p.empty and p.name not in values
+    ]
     if missing:
         raise InputError(f"{command}: {', '.join(missing)} missing; see chisep {command} --help")
     return [*command.split(), *(f"--{name}={value!r}" for name, value in values.items())]

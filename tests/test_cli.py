@@ -40,7 +40,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         """
         seen.append(locals() | {"seen": None})
 
+    def compare(first: str, second: str = "nothing", *, output: str, force: bool = False) -> None:
+        """Stand in for a command with positional arguments.
+
+        Args:
+            first: one thing.
+            second: another.
+            output: folder.
+            force: go on.
+        """
+        seen.append(locals() | {"seen": None})
+
     monkeypatch.setitem(cli.COMMANDS, "probe", probe)
+    monkeypatch.setitem(cli.COMMANDS, "compare", compare)
     return seen
 
 
@@ -74,8 +86,36 @@ def test_values_have_the_types_of_the_parameters(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["20261120", "1e5", "--output", "o"],
+        ["20261120", "--output", "o", "1e5", "--force", "False"],
+        ["-o", "o", "20261120", "--second", "1e5"],
+        ["--first=20261120", "--second=1e5", "--output=o"],
+    ],
+)
+def test_parameters_that_are_not_keyword_only_need_no_name(
+    monkeypatch: pytest.MonkeyPatch, calls: list[dict], arguments: list[str]
+) -> None:
+    assert run(monkeypatch, "compare", *arguments) == 0
+    (call,) = calls
+    assert (call["first"], call["second"], call["output"], call["force"]) == ("20261120", "1e5", "o", False)
+
+
+def test_positional_parameters_have_defaults_too(monkeypatch: pytest.MonkeyPatch, calls: list[dict]) -> None:
+    assert run(monkeypatch, "compare", "a", "--output", "o") == 0
+    assert calls[0]["second"] == "nothing"
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["compare", "a", "b", "c", "--output", "o"], ["unexpected argument 'c'; options are written --name value"]),
+        (["compare", "a", "--first", "b", "--output", "o"], ["--first is given twice"]),
+        (["compare", "--output", "o"], ["compare: FIRST missing"]),
+        (["compare", "", "--output", "o"], ["--first: expected a value, got an empty text"]),
+        (["benchmark", "--output", "o"], ["benchmark: DATASET missing"]),
+        (["benchmark", "nowhere", "--output", "o"], ["there is no data set nowhere"]),
         (["reconstuct"], ["unknown command 'reconstuct'", "did you mean reconstruct?"]),
         (["probe", "--outputt", "o"], ["unknown option --outputt", "did you mean --output?"]),
         (["probe", "--output", "o", "--noforce"], ["unknown option --noforce", "--force"]),

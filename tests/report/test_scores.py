@@ -1,12 +1,19 @@
 """The table holds the numbers, in bold where they are best; the figure draws what it says."""
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-from custom_transforms.report.scores import COLUMNS, save_scores_figure, scores_table
+from custom_transforms.report.scores import (
+    COLUMNS,
+    DETAIL_COLUMNS,
+    MAIN_COLUMNS,
+    save_scores_figure,
+    scores_table,
+)
 
 
 def scores(**of_first: float) -> dict[str, dict[str, float]]:
@@ -44,6 +51,29 @@ def test_titles_name_source_and_unit() -> None:
 
 def test_methods_without_r2prime_are_marked() -> None:
     assert list(cells(scores_table(scores(), without_r2prime=["b"]))) == ["a", "b †", "c"]
+
+
+def test_methods_with_the_mean_relaxivity_are_marked() -> None:
+    table = scores_table(scores(), without_r2prime=["b"], mean_relaxivity=["a", "b"])
+    assert list(cells(table)) == ["a ‡", "b † ‡", "c"]
+
+
+def test_what_is_not_known_is_a_dash_and_never_the_best() -> None:
+    found = cells(scores_table(scores(nrmse_para=math.nan)))
+    assert [row["nrmse_para"] for row in found.values()] == ["–", "**2.0**", "3.0"]
+    nobody = scores_table({"a": dict.fromkeys(COLUMNS, math.nan)})
+    assert set(cells(nobody)["a"].values()) == {"–"}
+
+
+def test_columns_can_be_chosen() -> None:
+    columns = {**MAIN_COLUMNS, **DETAIL_COLUMNS}
+    rows = {name: dict.fromkeys(columns, value) for name, value in (("a", 0.9), ("b", 1.3))}
+    found = [line.strip("|").split("|") for line in scores_table(rows, columns=columns).splitlines()[2:]]
+    best = {key: "a" if "**" in a else "b" for key, a, b in zip(columns, found[0][1:], found[1][1:], strict=True)}
+    assert best["peak_memory_gib"] == best["wall_time_s"] == best["nrmse_total_demeaned"] == "a"
+    assert best["psnr_para"] == "b"
+    assert best["region_slope_dia"] == best["lesion_slope_para"] == "a"  # nearest to one
+    assert COLUMNS.keys() <= columns.keys()
 
 
 def test_missing_metric_is_refused() -> None:
