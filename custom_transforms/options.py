@@ -1,15 +1,17 @@
 """The options of `chisep reconstruct`: the choice of variant, relaxivities and device, and what is refused of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from custom_transforms import keys
 from custom_transforms.checks import RATE_NAMES, InputError, user_input
 from custom_transforms.networks import ChiSepNet
 from custom_transforms.physics import relaxivity_at, relaxivity_weights
+from custom_transforms.plausibility import implausible
 from custom_transforms.provenance import describe_weights
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.reference import Reference
@@ -120,6 +122,25 @@ def check_magnitude(variant: str, magnitude: str | None) -> None:
         f"--variant {variant} has no use for --magnitude: leave it out, or use --variant "
         f"{', '.join(names[:-1])} or {names[-1]}"
     )
+
+
+def check_plausible(maps: Mapping[str, MetaTensor], settings: Settings, *, force: bool) -> list[str]:
+    """Refuse maps that do not fit their settings, or, if forced, give the findings; see :func:`implausible`.
+
+    Raises:
+        InputError: there is a finding.
+    """
+    findings = implausible(
+        maps,
+        field_unit=settings.field_unit,
+        rate_unit=settings.rate_unit,
+        b0_tesla=settings.b0_tesla,
+        echo_time_s=settings.echo_time_s,
+        relaxivities_per_s_ppm=(settings.relaxivity_para_per_s_ppm, settings.relaxivity_dia_per_s_ppm),
+    )
+    if findings and not force:
+        raise InputError(f"{findings[0]}; or --force to go on as it is")
+    return findings
 
 
 def refuse_two_relaxivities(config: ConfigParser) -> None:

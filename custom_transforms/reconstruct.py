@@ -18,6 +18,7 @@ from custom_transforms.inferers import AxialInferer, GeometryInferer
 from custom_transforms.options import (
     Settings,
     check_magnitude,
+    check_plausible,
     choose_device,
     choose_relaxivities,
     choose_variant,
@@ -25,7 +26,7 @@ from custom_transforms.options import (
 )
 from custom_transforms.output import staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm
-from custom_transforms.plausibility import doubtful_sign, implausible, notes
+from custom_transforms.plausibility import doubtful_sign, notes
 from custom_transforms.provenance import (
     describe_convergence,
     describe_files,
@@ -67,16 +68,7 @@ def _read_checked(
     """Check the maps; give them, and what to warn of."""
     maps = {key: read_map(key, path) for key, path in files.items()}
     check_maps(maps)
-    findings = implausible(
-        maps,
-        field_unit=settings.field_unit,
-        rate_unit=settings.rate_unit,
-        b0_tesla=settings.b0_tesla,
-        echo_time_s=settings.echo_time_s,
-        relaxivities_per_s_ppm=(settings.relaxivity_para_per_s_ppm, settings.relaxivity_dia_per_s_ppm),
-    )
-    if findings and not force:
-        raise InputError(f"{findings[0]}; or --force to go on as it is")
+    findings = check_plausible(maps, settings, force=force)
     inferer: GeometryInferer = config.get_parsed_content("inferer")
     return maps, findings + notes(
         maps,

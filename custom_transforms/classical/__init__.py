@@ -4,11 +4,10 @@ closed_form.py, tkd.py and total_variation.py invert the dipole; chi_separation.
 is what the iterative ones share.
 """
 
-from .admm import Residual, StoppingRule
 from .chi_separation import ChiSeparation, ConstantR2Removal
 from .closed_form import ClosedFormSeparation, SusceptibilitySeparation, TikhonovSusceptibility
+from .convergence import Residual, ResidualBar, StoppingRule
 from .cosmos import cosmos, non_negative_sources
-from .progress import ResidualBar
 from .tkd import TKDSusceptibility
 from .total_variation import MEDISusceptibility, TVSusceptibility
 

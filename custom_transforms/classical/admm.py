@@ -15,20 +15,18 @@ three, v its state, rho the penalties and alpha the over-relaxation, an iteratio
     y = prox(v),    x = argmin |A x - (2 y - v)|_rho,    v <- v + alpha (A x - y).
 
 The residuals are those of Boyd 2011 (doi:10.1561/2200000016), in the norm of rho, relative to what they shall vanish
-beside: primal |A x - y| to |y|, dual |y - y_previous| to |u|, u = v - y.
+beside: primal |A x - y| to |y|, dual |A (x - x_previous)| to |u|, u = v - y.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .differences import add_adjoint_difference, difference, laplacian_symbol
+from .convergence import Progress, Residual, StoppingRule
+from .differences import AXES, WHOLE, add_adjoint_difference, difference, laplacian_symbol, parts_of, planes
 
-AXES = (-3, -2, -1)
 OVER_RELAXATION = 1.7
 CHECK_EVERY = 10
 """Iterations between two looks at the residuals."""
@@ -45,45 +43,6 @@ def gradient_penalty(regularisation: float, voxel_size_mm: Tensor) -> float:
     return regularisation / float(voxel_size_mm.mean()) / _EDGE_PPM
 
 
-class Residual(NamedTuple):
-    """How far an iteration was from the solution.
-
-    Attributes:
-        iteration: its number, from 1.
-        primal: relative primal residual, the largest of the batch.
-        dual: relative dual residual, the largest of the batch.
-    """
-
-    iteration: int
-    primal: float
-    dual: float
-
-
-Progress = Callable[[Residual], None]
-"""Is called with each residual."""
-
-
-@dataclass(frozen=True)
-class StoppingRule:
-    """When to stop.
-
-    Attributes:
-        tolerance: of both relative residuals.
-        iterations: at most.
-    """
-
-    tolerance: float = 1e-3
-    iterations: int = 200
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that cannot be reached."""
-        if not (self.tolerance > 0 and self.iterations > 0):
-            raise ValueError(
-                f"tolerance and iterations must be positive, got {self.tolerance} and {self.iterations}; "
-                "1e-3 and 200 are usual"
-            )
-
-
 @dataclass(frozen=True)
 class Penalties:
     """Weights rho of the three parts; they decide the speed, not the solution.
@@ -98,6 +57,11 @@ class Penalties:
     gradient: float
     voxel: float
 
+    @property
+    def of_parts(self) -> tuple[float, ...]:
+        """Those of z, y and g for the three axes."""
+        return self.field, self.voxel, self.gradient, self.gradient, self.gradient
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -109,7 +73,8 @@ class Problem:
         kernel: half-spectrum dipole, (B, 1, X, Y, Z // 2 + 1).
         signs: a, one number a map.
         variation: t_i in ppm for the three axes, each broadcast to (B, C, X, Y, Z).
-        prox: proximal operator of h: v to argmin h(y) + rho/2 |y - v|^2, both (B, C, X, Y, Z), rho that of y.
+        prox: proximal operator of h: v to argmin h(y) + rho/2 |y - v|^2, with rho that of y; v and y are planes of
+            (B, C, X, Y, Z), and the second argument says which.
     """
 
     field: Tensor
@@ -117,26 +82,25 @@ class Problem:
     kernel: Tensor
     signs: Sequence[float]
     variation: Sequence[Tensor]
-    prox: Callable[[Tensor], Tensor]
+    prox: Callable[[Tensor, slice], Tensor]
 
 
 class _Solver:
-    """The three parts and their states; ``step`` is one iteration."""
+    """The three parts of the problem and their states; ``step`` is one iteration."""
 
     def __init__(self, problem: Problem, penalties: Penalties, start: Tensor) -> None:
         self.problem, self.rho = problem, penalties
-        self.grid = list(start.shape[-3:])
+        self.grid, self.parts = list(start.shape[-3:]), parts_of(start)
         self.signs = start.new_tensor(list(problem.signs)).reshape(1, -1, 1, 1, 1)
         self.bounds = [t / penalties.gradient for t in problem.variation]
         self.trust = problem.precision / (problem.precision + penalties.field)
         self.base = penalties.voxel + penalties.gradient * laplacian_symbol(self.grid, start)
         square = float(self.signs.square().sum())
-        curvature = penalties.field * problem.kernel * problem.kernel
-        self.damped = self.base / (self.base + square * curvature)
         self.share = penalties.field * problem.kernel
-        self.z = self._image(problem.kernel * self._difference_of_maps(self._spectrum(start)))
-        self.y = start.clone()
-        self.g = [difference(start, axis) for axis in AXES]
+        self.damped = self.base / (self.base + square * self.share * problem.kernel)
+        self.x, self.dx = start, self._image(problem.kernel * self._along(self._spectrum(start)))
+        self.z, self.y, self.g = self.dx.clone(), start.clone(), [difference(start, axis) for axis in AXES]
+        self.mirror_z, self.right = torch.empty_like(self.z), torch.empty_like(start)
 
     def _spectrum(self, values: Tensor) -> Tensor:
         return torch.fft.rfftn(values, dim=AXES)
@@ -144,60 +108,72 @@ class _Solver:
     def _image(self, spectrum: Tensor) -> Tensor:
         return torch.fft.irfftn(spectrum, s=self.grid, dim=AXES)
 
-    def _difference_of_maps(self, maps: Tensor) -> Tensor:
+    def _along(self, maps: Tensor) -> Tensor:
         """a'x, (B, 1, ...)."""
         return maps if maps.shape[1] == 1 else (self.signs * maps).sum(dim=1, keepdim=True)
 
-    def _prox_z(self, v: Tensor) -> Tensor:
-        return torch.lerp(v, self.problem.field, self.trust)
+    def _reflect(self, *, look: bool) -> list[list[Tensor]]:
+        """Write 2 y - v into what x shall be nearest to, and take alpha y off v; if asked, give y of each part."""
+        rho, problem = self.rho, self.problem
+        copies: list[list[Tensor]] = [[] for _ in self.parts]
+        for part, split in zip(self.parts, copies, strict=True):
+            v, mirror = planes(self.z, part), planes(self.mirror_z, part)
+            z = torch.lerp(v, planes(problem.field, part), planes(self.trust, part))
+            torch.sub(z, v, alpha=0.5, out=mirror).mul_(2)
+            v.sub_(z, alpha=OVER_RELAXATION)
+            v, mirror = planes(self.y, part), planes(self.right, part)
+            y = problem.prox(v, part)
+            torch.sub(y, v, alpha=0.5, out=mirror).mul_(2 * rho.voxel)
+            v.sub_(y, alpha=OVER_RELAXATION)
+            split += [z, y] if look else []
+        for part, split in zip(self.parts, copies, strict=True):
+            for state, all_bounds, axis in zip(self.g, self.bounds, AXES, strict=True):
+                v, bounds = planes(state, part), planes(all_bounds, part)
+                clipped = torch.clamp(v, -bounds, bounds)
+                g = v - clipped
+                add_adjoint_difference(self.right, clipped.neg_().add_(g), axis, part, weight=rho.gradient)
+                v.sub_(g, alpha=OVER_RELAXATION)
+                split += [g] if look else []
+        return copies
 
-    def _clipped(self, v: Tensor, axis: int) -> Tensor:
-        """The part u of a gradient that soft thresholding takes off."""
-        return torch.clamp(v, -self.bounds[axis], self.bounds[axis])
-
-    def _nearest(self, z: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    def _nearest(self) -> tuple[Tensor, Tensor]:
         """Solve (base + rho_z D^2 a a') x = right + rho_z a D z in Fourier space, and give x and D a'x."""
-        spectrum = self._spectrum(right)
+        spectrum = self._spectrum(self.right)
         # Sherman and Morrison: along a the solution is damped, and gets what z asks for
-        total = self._difference_of_maps(spectrum)
-        count = spectrum.shape[1]
-        wanted = (total + count * self.share * self._spectrum(z)).mul_(self.damped)
+        total, count = self._along(spectrum), spectrum.shape[1]
+        wanted = self._spectrum(self.mirror_z).mul_(self.share).mul_(count).add_(total).mul_(self.damped)
         spectrum.add_(self.signs * ((wanted - total) / count)).div_(self.base)
         return self._image(spectrum), self._image(wanted.div_(self.base).mul_(self.problem.kernel))
 
-    def step(self, *, look: bool) -> Tensor | None:
-        """Iterate once; if asked to look, give the squares of |A x - y|, |y|, |y - y_previous| and |u|, (4, B)."""
-        rho, prox_y = self.rho, self.problem.prox
-        z, y = self._prox_z(self.z), prox_y(self.y)
-        right = torch.sub(y, self.y, alpha=0.5).mul_(2 * rho.voxel)
-        clipped = [self._clipped(v, axis) for axis, v in enumerate(self.g)]
-        for axis, v, u in zip(AXES, self.g, clipped, strict=True):
-            add_adjoint_difference(right, torch.sub(v, u, alpha=2), axis, weight=rho.gradient)
-        x, dx = self._nearest((2 * z).sub_(self.z), right)
-        sums = x.new_zeros(4, len(x)) if look else None
-        _relax(self.z, self.z - z, dx, rho.field, self._prox_z, sums)
-        _relax(self.y, self.y - y, x, rho.voxel, prox_y, sums)
-        for i, axis in enumerate(AXES):
-            _relax(self.g[i], clipped[i], difference(x, axis), rho.gradient, partial(self._thresholded, axis=i), sums)
-        return sums
+    def _applied(self, x: Tensor, dx: Tensor, part: slice) -> Iterator[Tensor]:
+        """A x in a part of the volume: of z, of y, and of g for the three axes."""
+        yield planes(dx, part)
+        yield planes(x, part)
+        for axis in AXES:
+            yield difference(x, axis, part)
 
-    def _thresholded(self, v: Tensor, *, axis: int) -> Tensor:
-        return v - self._clipped(v, axis)
+    def step(self, *, look: bool) -> Tensor | None:
+        """Iterate once; if asked to look, give the squares of |A x - y|, |y|, |A (x - x_previous)| and |u|, (4, B)."""
+        copies = self._reflect(look=look)
+        previous, self.x, self.dx = (self.x, self.dx), *self._nearest()
+        sums = self.x.new_zeros(4, len(self.x)) if look else None
+        for part, split in zip(self.parts, copies, strict=True):
+            states = [planes(state, part) for state in (self.z, self.y, *self.g)]
+            applied = list(self._applied(self.x, self.dx, part))
+            for v, ax in zip(states, applied, strict=True):
+                v.add_(ax, alpha=OVER_RELAXATION)
+            if sums is not None:
+                moved = self._applied(*previous, part)
+                for v, ax, y, before, rho in zip(states, applied, split, moved, self.rho.of_parts, strict=True):
+                    missed = ax - y
+                    u = (v - y).sub_(missed, alpha=OVER_RELAXATION)
+                    squares = [values.square().sum(dim=(1, 2, 3, 4)) for values in (missed, y, ax - before, u)]
+                    sums += rho * torch.stack(squares)
+        return sums
 
     def solution(self) -> Tensor:
         """The maps that fulfil what h asks of them."""
-        return self.problem.prox(self.y)
-
-
-def _relax(v: Tensor, u: Tensor, ax: Tensor, rho: float, prox: Callable[[Tensor], Tensor], sums: Tensor | None) -> None:
-    """Move the state v of a part, v <- v + alpha (A x - (v - u)), and add its share to the sums of the residuals."""
-    previous = None if sums is None else v - u
-    v.lerp_(ax + u, OVER_RELAXATION)
-    if sums is None or previous is None:
-        return
-    new = prox(v)
-    parts = (ax - new, new, new - previous, v - new)
-    sums += rho * torch.stack([part.square().sum(dim=(1, 2, 3, 4)) for part in parts])
+        return self.problem.prox(self.y, WHOLE)
 
 
 def minimise(

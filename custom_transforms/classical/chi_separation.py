@@ -22,8 +22,10 @@ from custom_transforms.physics.source_model import separate_sources, weight_colu
 from custom_transforms.physics.zero import feasible_offset
 from custom_transforms.transforms.reference import csf_mask
 
-from .admm import FIELD_PENALTY, Penalties, Problem, Progress, Residual, StoppingRule, gradient_penalty, minimise
+from .admm import FIELD_PENALTY, Penalties, Problem, gradient_penalty, minimise
 from .brain_box import BrainBox
+from .convergence import Progress, Residual, StoppingRule
+from .differences import WHOLE, planes
 from .morphology import noise_precision, smoothness
 
 _VOXEL_PENALTY = 0.03
@@ -42,7 +44,7 @@ class ChiSeparation(nn.Module):
         padding: relative margin against wrap-around.
         tolerance: see :class:`StoppingRule`.
         iterations: see :class:`StoppingRule`.
-        progress: see :data:`custom_transforms.classical.admm.Progress`.
+        progress: see :data:`custom_transforms.classical.convergence.Progress`.
 
     Attributes:
         convergence: the residuals of the last call.
@@ -173,13 +175,14 @@ class SourceProx:
         self.alone_a_of_a, self.alone_b_of_b = mask * rho / alone_a, mask * rho / alone_b
         self.alone_a, self.alone_b = w_a * pull / alone_a, w_b * pull / alone_b
 
-    def __call__(self, chi_ppm: Tensor) -> Tensor:
-        """Give a and b, (B, 2, X, Y, Z), for a0 and b0, (B, 2, X, Y, Z)."""
+    def __call__(self, chi_ppm: Tensor, part: slice = WHOLE) -> Tensor:
+        """Give a and b in planes of the volume, (B, 2, X', Y, Z), for a0 and b0 there, (B, 2, X', Y, Z)."""
         a0, b0 = chi_ppm[:, 0:1], chi_ppm[:, 1:2]
-        a = torch.addcmul(self.a, self.a_of_a, a0).addcmul_(self.cross, b0)
-        b = torch.addcmul(self.b, self.b_of_b, b0).addcmul_(self.cross, a0)
-        only_a = torch.addcmul(self.alone_a, self.alone_a_of_a, a0)
-        only_b = torch.addcmul(self.alone_b, self.alone_b_of_b, b0)
+        cross = planes(self.cross, part)
+        a = torch.addcmul(planes(self.a, part), planes(self.a_of_a, part), a0).addcmul_(cross, b0)
+        b = torch.addcmul(planes(self.b, part), planes(self.b_of_b, part), b0).addcmul_(cross, a0)
+        only_a = torch.addcmul(planes(self.alone_a, part), planes(self.alone_a_of_a, part), a0)
+        only_b = torch.addcmul(planes(self.alone_b, part), planes(self.alone_b_of_b, part), b0)
         return torch.cat([torch.where(b < 0, only_a, a), torch.where(a < 0, only_b, b)], dim=1).clamp_(min=0.0)
 
 

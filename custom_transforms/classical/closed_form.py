@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from custom_transforms.keys import split_image
 from custom_transforms.physics.closed_form import tikhonov_inversion
 from custom_transforms.physics.source_model import separate_sources
-from custom_transforms.physics.zero import feasible_offset
+from custom_transforms.physics.zero import feasible_offset, zero_mean
 
 
 class TikhonovSusceptibility(nn.Module):
@@ -35,8 +35,7 @@ class TikhonovSusceptibility(nn.Module):
         """Invert the local field of ``image`` (B, 3, X, Y, Z); gives chi_total in ppm, (B, 1, X, Y, Z)."""
         field, _, mask = split_image(image.float())
         q = tikhonov_inversion(field * mask, voxel_size_mm, b0_direction, regularisation=self.regularisation)
-        volume = mask.sum(dim=(-3, -2, -1), keepdim=True).clamp(min=1.0)
-        return mask * (q - (mask * q).sum(dim=(-3, -2, -1), keepdim=True) / volume)
+        return zero_mean(q, mask)
 
 
 class SusceptibilitySeparation(nn.Module):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from custom_transforms.physics.dipole import default_geometry, kernel_for, padded_shape
 from custom_transforms.physics.source_model import separate_sources, weight_columns
+from custom_transforms.physics.zero import zero_mean
 
 FEWEST_ORIENTATIONS = 3
 
@@ -168,7 +169,7 @@ def cosmos(
         tolerance=tolerance,
         progress=progress,
     )
-    return mask * (q - _inner(mask, q) / mask.sum(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1.0))
+    return zero_mean(q, mask)
 
 
 def non_negative_sources(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from custom_transforms.keys import split_image
 from custom_transforms.physics.dipole import DipoleConvolution, convolve
+from custom_transforms.physics.zero import zero_mean
 
 
 class TKDSusceptibility(nn.Module):
@@ -44,8 +45,7 @@ class TKDSusceptibility(nn.Module):
         divisor = kernel.abs().clamp(min=self.threshold)
         q = convolve(field * mask, kernel.sign() / divisor, grid)
         q = q / _spectrum_mean(kernel.abs() / divisor, grid[2])
-        volume = mask.sum(dim=(-3, -2, -1), keepdim=True).clamp(min=1.0)
-        return mask * (q - (mask * q).sum(dim=(-3, -2, -1), keepdim=True) / volume)
+        return zero_mean(q, mask)
 
 
 def _spectrum_mean(half: Tensor, depth: int) -> Tensor:

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from custom_transforms.keys import magnitude_of, split_image
 from custom_transforms.physics.closed_form import tikhonov_inversion
 from custom_transforms.physics.dipole import default_geometry, kernel_for
+from custom_transforms.physics.zero import zero_mean
 
-from .admm import FIELD_PENALTY, Penalties, Problem, Progress, Residual, StoppingRule, gradient_penalty, minimise
+from .admm import FIELD_PENALTY, Penalties, Problem, gradient_penalty, minimise
 from .brain_box import BrainBox
+from .convergence import Progress, Residual, StoppingRule
+from .differences import planes
 from .morphology import noise_precision, smoothness
 
 _VOXEL_PENALTY = 0.01
@@ -33,7 +36,7 @@ class TVSusceptibility(nn.Module):
         padding: relative margin against wrap-around.
         tolerance: see :class:`StoppingRule`.
         iterations: see :class:`StoppingRule`.
-        progress: see :data:`custom_transforms.classical.admm.Progress`.
+        progress: see :data:`custom_transforms.classical.convergence.Progress`.
 
     Attributes:
         convergence: the residuals of the last call.
@@ -83,7 +86,7 @@ class TVSusceptibility(nn.Module):
             kernel=kernel_for(box.grid, voxel_size_mm, b0_direction),
             signs=(1.0,),
             variation=[self.regularisation * share for share in self._smooth(image, voxel_size_mm)],
-            prox=lambda q: mask * q,
+            prox=lambda q, part: planes(mask, part) * q,
         )
         penalties = Penalties(
             field=FIELD_PENALTY, gradient=gradient_penalty(self.regularisation, voxel_size_mm), voxel=_VOXEL_PENALTY
@@ -92,8 +95,7 @@ class TVSusceptibility(nn.Module):
         q, self.convergence = minimise(
             problem, penalties=penalties, start=start, rule=self.rule, progress=self.progress
         )
-        volume = mask.sum(dim=(-3, -2, -1), keepdim=True).clamp(min=1.0)
-        return box.restore(mask * (q - q.sum(dim=(-3, -2, -1), keepdim=True) / volume))
+        return box.restore(zero_mean(q, mask))
 
 
 class MEDISusceptibility(TVSusceptibility):
@@ -108,7 +110,7 @@ class MEDISusceptibility(TVSusceptibility):
         padding: relative margin against wrap-around.
         tolerance: see :class:`StoppingRule`.
         iterations: see :class:`StoppingRule`.
-        progress: see :data:`custom_transforms.classical.admm.Progress`.
+        progress: see :data:`custom_transforms.classical.convergence.Progress`.
 
     Attributes:
         convergence: the residuals of the last call.

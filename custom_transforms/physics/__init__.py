@@ -21,7 +21,7 @@ from .units import (
     relaxivity_at,
     relaxivity_weights,
 )
-from .zero import feasible_offset
+from .zero import feasible_offset, zero_mean
 
 __all__ = [
     "GAMMA_BAR_MHZ_PER_TESLA",
@@ -48,4 +48,5 @@ __all__ = [
     "separate_sources",
     "sphere_field",
     "tikhonov_inversion",
+    "zero_mean",
 ]

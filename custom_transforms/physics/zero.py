@@ -15,6 +15,12 @@ from torch.nn.functional import avg_pool3d
 from .source_model import weight_columns
 
 
+def zero_mean(q_ppm: Tensor, mask: Tensor) -> Tensor:
+    """Shift q, (B, 1, X, Y, Z), to zero mean in the mask, (B, 1, X, Y, Z) of 0 and 1, and set it to 0 outside."""
+    volume = mask.sum(dim=(-3, -2, -1), keepdim=True).clamp(min=1.0)
+    return mask * (q_ppm - (mask * q_ppm).sum(dim=(-3, -2, -1), keepdim=True) / volume)
+
+
 def feasible_offset(
     q_ppm: Tensor, r2prime_ppm: Tensor, mask: Tensor, relaxivity_weights: Tensor | None = None
 ) -> Tensor:
