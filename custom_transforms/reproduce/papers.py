@@ -41,7 +41,7 @@ from custom_transforms.reproduce.papers_studies import (
 from custom_transforms.reproduce.papers_tables import Results
 from custom_transforms.variants import LoadedVariant, load_variant
 
-QSM_VARIANTS = ("qsmnet", "qsmnet_plus", "tkd", "tv", "medi")
+QSM_VARIANTS = ("qsmnet", "qsmnet_plus", "tkd", "medi")
 SOURCE_VARIANTS = (
     "chi_sepnet_r2prime",
     "chi_sepnet_r2star",
@@ -49,7 +49,6 @@ SOURCE_VARIANTS = (
     "unrolled",
     "unrolled_r2star",
     "chi_separation",
-    "chi_separation_r2star",
 )
 
 
