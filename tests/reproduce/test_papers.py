@@ -53,7 +53,7 @@ def test_page_tables_and_figures(run) -> None:
     assert {path.name for path in folder.iterdir()} == FILES
     page = (folder / "papers.md").read_text()
     assert all(f"({name})" in page for name in FILES if name.endswith(".png"))
-    assert "Not measured, for want of weights: qsmnet_plus, chi_sepnet_r2prime" in page
+    assert "Not measured, for want of weights: qsmnet_plus, tkd, medi, chi_sepnet_r2prime" in page
     assert "unrolled and unrolled_r2star agree in" in page and "99.6 % (chi_para) and 98.4 % (chi_dia)" in page
     assert "COSMOS has the least NRMSE." in page
     methods = [row[0] for row in rows(folder / "papers_qsm.csv")[1:]]
