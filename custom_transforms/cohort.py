@@ -35,7 +35,7 @@ DATA_LISTS: dict[str, dict[str, str]] = {"truth": {}, "cosmos": {key: COSMOS_FIL
 SPLIT = {"training": 4, "validation": 1, "test": 3}
 """Shares of the subjects (Kim 2023)."""
 
-_LISTED = (keys.LOCAL_FIELD, keys.R2PRIME, keys.R2STAR, keys.MASK, keys.REGIONS, *LABELS)
+_LISTED = (keys.LOCAL_FIELD, keys.R2PRIME, keys.R2STAR, keys.MASK, keys.MAGNITUDE, keys.REGIONS, *LABELS)
 
 
 def check_orientations(orientations: int) -> None:

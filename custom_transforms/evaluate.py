@@ -97,7 +97,7 @@ def _describe(volumes: int, settings: Mapping[str, Any], left_out: Sequence[str]
 def write_csv(path: Path, scores: Scores) -> None:
     """Write one line for each variant and metric, in full precision."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["variant", "metric", "value"])
         writer.writerows((name, metric, value) for name, row in scores.items() for metric, value in row.items())
 

@@ -150,7 +150,7 @@ def write_csv(path: Path, results: Mapping[str, Sequence[Result]], *, group: str
         group: title of the column of the groups; None leaves it out.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*([group] if group else []), "case", "variant", "metric", "value"])
         for name, own in results.items():
             for r in own:
