@@ -17,6 +17,7 @@ from custom_transforms.phantom.acquisition import Acquisition
 from custom_transforms.phantom.brain import AnatomicalBrain
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM, r2prime_per_s_to_ppm
 from custom_transforms.provenance import hardware, peak_memory_gib
+from custom_transforms.relaxometry import combine_echoes
 from custom_transforms.variants import is_learned, load_variant, uses_magnitude, variant_names
 
 _NO_TOLERANCE = 1e-30
@@ -62,7 +63,7 @@ def conventional(
     maps = Acquisition()(tissue, snr=snr, generator=torch.Generator().manual_seed(seed), echoes=True)
     truth = torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]])[None].to(device)
     geometry = maps[keys.VOXEL_SIZE_MM][None].to(device), maps[keys.B0_DIRECTION][None].to(device)
-    magnitude = maps[keys.MAGNITUDE].square().sum(dim=0, keepdim=True).sqrt()
+    magnitude = combine_echoes(maps[keys.MAGNITUDE])
     shape = " x ".join(map(str, truth.shape[2:]))
     head = f"{shape} voxels of {voxel_size:g} mm, SNR {snr:g}, tilted by {tilt_deg:g} degrees, seed {seed}"
     print(f"{hardware(device)}; {head}\n")

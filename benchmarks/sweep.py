@@ -29,6 +29,7 @@ from custom_transforms.phantom.acquisition import Acquisition
 from custom_transforms.phantom.brain import AnatomicalBrain
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM, r2prime_per_s_to_ppm
 from custom_transforms.provenance import hardware
+from custom_transforms.relaxometry import combine_echoes
 
 _LAMBDAS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4)
 
@@ -98,7 +99,7 @@ def simulate_subject(*, voxel_size_mm: float, snr: float, seed: int) -> Subject:
     """Simulate the validation subject: an axial head that no other script uses."""
     tissue = AnatomicalBrain(voxel_size_mm=(voxel_size_mm,) * 3)(seed)
     maps = Acquisition()(tissue, snr=snr, generator=torch.Generator().manual_seed(seed), echoes=True)
-    magnitude = maps[keys.MAGNITUDE].square().sum(dim=0, keepdim=True).sqrt()
+    magnitude = combine_echoes(maps[keys.MAGNITUDE])
 
     def image(rate: str) -> Tensor:
         rate_ppm = r2prime_per_s_to_ppm(maps[rate], RELAXIVITY_3T_PER_S_PPM)

@@ -30,6 +30,7 @@ from custom_transforms.output import save_map, staged_folder, write_json
 from custom_transforms.phantom.brain import AFFINE
 from custom_transforms.physics import hz_per_ppm, relaxivity_weights
 from custom_transforms.provenance import describe_files, versions
+from custom_transforms.relaxometry import combine_echoes
 from custom_transforms.report.figures import save_maps_figure
 from custom_transforms.transforms.field import FieldUnit, LocalFieldToPpm
 from custom_transforms.transforms.relaxometry import RateUnit, ScaleR2Prime
@@ -80,7 +81,7 @@ def _read(case: Case, settings: Settings, *, force: bool) -> dict[str, Any]:
     units = {keys.LOCAL_FIELD: to_ppm, **dict.fromkeys(RATES, to_per_s)}
     scaled = {key: units[key](values) if key in units else values for key, values in maps.items()}
     if keys.MAGNITUDE in scaled:
-        scaled[keys.MAGNITUDE] = scaled[keys.MAGNITUDE].square().sum(dim=0, keepdim=True).sqrt()  # of all echoes
+        scaled[keys.MAGNITUDE] = combine_echoes(scaled[keys.MAGNITUDE])
     scan = {key: torch.where(inside, values, 0.0) for key, values in scaled.items()}
     return {**scan, keys.MASK: inside.float()}
 

@@ -71,9 +71,8 @@ def describe_convergence(network: nn.Module) -> dict[str, Any] | None:
     """
     for module in network.modules():
         if isinstance(module, (ChiSeparation, TVSusceptibility)) and (record := module.convergence):
-            tolerance = module.rule.tolerance
-            converged = max(record[-1].primal, record[-1].dual) < tolerance
-            return {**record[-1]._asdict(), "tolerance": tolerance, "converged": converged}
+            rule, last = module.rule, record[-1]
+            return {**last._asdict(), "tolerance": rule.tolerance, "converged": rule.is_met(last)}
     return None
 
 

@@ -20,6 +20,11 @@ _PHASE_SD_OF_NOISE_RAD = math.pi / math.sqrt(3)  # uniform on a turn
 _LOG_SD_OF_NOISE = math.pi / math.sqrt(24)  # logarithm of a Rayleigh variable
 
 
+def combine_echoes(magnitude: Tensor) -> Tensor:
+    """Give the root of the sum of squares over echoes, (1, X, Y, Z), of magnitudes (echoes, X, Y, Z), same unit."""
+    return magnitude.square().sum(dim=0, keepdim=True).sqrt()
+
+
 def check_echo_times(echo_times_s: Sequence[float]) -> None:
     """Refuse echo times that do not allow a fit.
 

@@ -41,6 +41,7 @@ from custom_transforms.phantom.brain import AFFINE, AnatomicalBrain
 from custom_transforms.phantom.structures import REGIONS
 from custom_transforms.physics import relaxivity_weights
 from custom_transforms.provenance import versions
+from custom_transforms.relaxometry import combine_echoes
 
 UNITS = {
     keys.LOCAL_FIELD: "ppm",
@@ -103,7 +104,7 @@ def write_subject(
     for number, head in enumerate(turned_heads(tissue, orientations, seeds[0]), start=1):
         case = subject if orientations == 1 else f"{subject}_ses-{number:02d}"
         maps = acquisition(head, snr=scan.snr, generator=noise, echoes=True)
-        written = {**maps, keys.MASK: maps[keys.MASK].byte(), keys.MAGNITUDE: maps[keys.MAGNITUDE].norm(dim=0)[None]}
+        written = {**maps, keys.MASK: maps[keys.MASK].byte(), keys.MAGNITUDE: combine_echoes(maps[keys.MAGNITUDE])}
         for key in BIDS_SUFFIXES:
             save_map(map_path(dataset, case, key), written[key], maps[AFFINE])
         if scan.echoes:

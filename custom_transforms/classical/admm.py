@@ -204,6 +204,6 @@ def minimise(
         record.append(Residual(iteration, float(primal), float(change)))
         if progress is not None:
             progress(record[-1])
-        if max(record[-1].primal, record[-1].dual) < rule.tolerance:
+        if rule.is_met(record[-1]):
             break
     return solver.solution(), record

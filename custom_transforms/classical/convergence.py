@@ -45,6 +45,10 @@ class StoppingRule:
                 "1e-3 and 200 are usual"
             )
 
+    def is_met(self, residual: Residual) -> bool:
+        """Say whether both residuals are below the tolerance."""
+        return max(residual.primal, residual.dual) < self.tolerance
+
 
 class ResidualBar:
     """Count iterations on standard error, with the residuals beside; nothing is shown where nobody watches."""

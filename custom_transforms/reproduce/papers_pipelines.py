@@ -28,6 +28,7 @@ from custom_transforms.metrics import nrmse_percent
 from custom_transforms.phantom.acquisition import Acquisition
 from custom_transforms.phantom.brain import AFFINE
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM, r2prime_per_s_to_ppm
+from custom_transforms.relaxometry import combine_echoes
 from custom_transforms.variants import LoadedVariant, inference_config, uses_magnitude
 
 
@@ -65,7 +66,7 @@ class MeasuredHead:
 
 def _combined(scan: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Keep one magnitude of all echoes, and no phase."""
-    magnitude = scan[keys.MAGNITUDE].square().sum(dim=0, keepdim=True).sqrt()
+    magnitude = combine_echoes(scan[keys.MAGNITUDE])
     return {key: value for key, value in scan.items() if key != keys.PHASE} | {keys.MAGNITUDE: magnitude}
 
 

@@ -7,6 +7,7 @@ import torch
 from monai.transforms import Transform
 
 from custom_transforms.keys import IMAGE, LOCAL_FIELD, MAGNITUDE, MASK, R2PRIME
+from custom_transforms.relaxometry import combine_echoes
 
 from .base import to_float_tensor
 
@@ -30,5 +31,5 @@ class StackMapsd(Transform):
         rate = to_float_tensor(data[self.rate]) if self.rate in data else torch.zeros_like(field)
         channels = [field, rate, mask]
         if MAGNITUDE in data:
-            channels.append(to_float_tensor(data[MAGNITUDE]).square().sum(dim=0, keepdim=True).sqrt())
+            channels.append(combine_echoes(to_float_tensor(data[MAGNITUDE])))
         return {**data, IMAGE: torch.cat(channels)}
