@@ -20,6 +20,7 @@ CHI_TOTAL = "chi_total"
 
 # Simulation
 PROTON_DENSITY = "m0"  # signal at echo time 0, white matter = 1
+RELAXIVITY_DIA_FACTOR = "relaxivity_dia_factor"  # of Dr_dia in every voxel, where fibres change it; 1 elsewhere
 REGIONS = "regions"  # integer labels
 MAGNITUDE = "magnitude"  # one channel an echo
 PHASE = "phase"  # rad, one channel an echo

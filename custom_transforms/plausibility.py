@@ -16,7 +16,7 @@ from torch import Tensor
 
 from custom_transforms.checks import HAS_ORIENTATION, RATE_NAMES, rate_key, user_input
 from custom_transforms.keys import LOCAL_FIELD, MASK, R2PRIME, R2STAR
-from custom_transforms.phantom.random_shapes import SLICE_RATIO, VOXEL_SIZE_MM
+from custom_transforms.phantom.random_draws import LONGEST_MM, SLICE_RATIO, VOXEL_SIZE_MM
 from custom_transforms.physics import hz_per_ppm
 from custom_transforms.transforms.axial import AxialFrame
 from custom_transforms.transforms.base import image_name
@@ -173,7 +173,7 @@ def notes(
             said.append(f"the maps are resampled to {known}, all that the network knows, and back; expect blurring")
     elif learned and not _is_trained_size(sizes.tolist()):
         low, high = VOXEL_SIZE_MM
-        known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick"
+        known = f"{low:g} to {high:g} mm with slices up to {SLICE_RATIO:g} times as thick and {LONGEST_MM:g} mm"
         said.append(f"voxels of {size} mm are not of the network's training data, {known}; expect a bias")
     return said
 
@@ -204,7 +204,7 @@ def _interpolates(frame: AxialFrame) -> bool:
 def _is_trained_size(voxel_size_mm: list[float]) -> bool:
     small, middle, large = sorted(voxel_size_mm)
     in_plane = VOXEL_SIZE_MM[0] <= small * _ROUNDING and middle <= VOXEL_SIZE_MM[1] * _ROUNDING
-    return in_plane and large <= SLICE_RATIO * small * _ROUNDING
+    return in_plane and large <= min(SLICE_RATIO * small, LONGEST_MM) * _ROUNDING
 
 
 def doubtful_sign(chi_total_ppm: NDArray, maps: Mapping[str, MetaTensor]) -> list[str]:

@@ -21,6 +21,7 @@ from custom_transforms.keys import CHI_DIA, CHI_PARA, LOCAL_FIELD, MASK, R2PRIME
 from custom_transforms.metrics import nrmse_percent, xsim
 from custom_transforms.output import save_map
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.phantom.steps import ideal_simulation
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM
 from custom_transforms.report.scores import COLUMNS
 
@@ -84,7 +85,11 @@ def test_scores_table_and_figure(bundle: Path, tmp_path: Path, capsys: pytest.Ca
 def test_numbers_are_those_of_the_validation_set(bundle: Path) -> None:
     """By hand: the volumes of seed 10^6 with a single relaxivity, closed form, metrics."""
     phantom = RandomShapes(shape=(16, 18, 16))
-    volumes = list(SimulatedBatches(phantom=phantom, batch_size=1, length=2, seed=10**6, relaxivity_split=0.0))
+    volumes = list(
+        SimulatedBatches(
+            phantom=phantom, batch_size=1, length=2, seed=10**6, simulation=ideal_simulation(relaxivity_split=0.0)
+        )
+    )
     method = ClosedFormSeparation(regularisation=0.3)
     expected = torch.zeros(2, 2).double()
     for batch in volumes:
@@ -128,7 +133,11 @@ def dataset(tmp_path: Path) -> Path:
     """Two labelled subjects."""
     for number in (1, 2):
         simulated = SimulatedBatches(
-            phantom=RandomShapes(shape=(16, 16, 18)), batch_size=1, length=1, seed=number, relaxivity_split=0.0
+            phantom=RandomShapes(shape=(16, 16, 18)),
+            batch_size=1,
+            length=1,
+            seed=number,
+            simulation=ideal_simulation(relaxivity_split=0.0),
         )
         batch = next(iter(simulated))
         field, r2prime, mask = split_image(batch["image"])

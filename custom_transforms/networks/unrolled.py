@@ -1,12 +1,16 @@
 r"""Unrolled chi-sepnet: proximal steps of the physics, each followed by a learned prior.
 
-    (q, R)   <- prox_i(q, R)              decoupled data term, one dipole operator on q; lambda_i and mu_i are learned
-    q        <- q + c                     the offset that the field leaves free, from chi_para, chi_dia >= 0
-    chi      <- (R, q) to (chi_para, chi_dia)
-    chi      <- m (chi + g_i P_i(chi, field, R2'/Dr, m))      g_i is learned and starts small
+    (q, R)       <- prox_i(q, R), several times    decoupled data term, one dipole operator on q; lambda, mu learned
+    q            <- q + c                          the offset that the field leaves free, from chi_para, chi_dia >= 0
+    chi          <- (R, q) to (chi_para, chi_dia)
+    (d, u, a)     = P_i(chi, field, R2'/Dr, m)     correction of chi; in each voxel a guess of the offset and its weight
+    chi          <- chi + g_i d                    g_i is learned and starts small
+    q            <- q + g_i <u>_a                  the mean of the guesses over the mask, weighted by exp(a)
+    chi          <- m chi
 
-from q = 0 and R = R2'/Dr. Physics runs in float32 in ppm on a padded whole volume at its own voxel size and B0
-direction, so the network knows no fixed resolution or head position; the prior P_i is an injected MONAI network.
+from q = 0 and R = R2'/Dr. The field does not tell the mean of q; what fluid tells of it shall move all voxels, which the
+offset does and no convolution could. Physics runs in float32 in ppm on a padded whole volume at its own voxel size and
+B0 direction, so the network knows no fixed resolution or head position; the prior P_i is an injected MONAI network.
 
 References:
     Kim 2023 (unrolled chi-sepnet-R2'), here with a proximal instead of a gradient step; Lai 2020,
@@ -25,6 +29,13 @@ from custom_transforms.physics.source_model import combine_sources, proximal_ste
 from custom_transforms.physics.zero import feasible_offset
 
 
+def voted_offset(guess: Tensor, log_weight: Tensor, mask: Tensor) -> Tensor:
+    """Average guesses (B, 1, X, Y, Z) over the mask, each with weight exp(log_weight): (B, 1, 1, 1, 1)."""
+    weight = mask * log_weight.clamp(-8.0, 8.0).exp()
+    total = weight.sum(dim=(1, 2, 3, 4), keepdim=True)
+    return (weight * guess).sum(dim=(1, 2, 3, 4), keepdim=True) / total.clamp(min=1e-6)
+
+
 class UnrolledChiSepNet(nn.Module):
     """Local field and R2' to chi_para and chi_dia by alternating physics and learned priors.
 
@@ -32,8 +43,10 @@ class UnrolledChiSepNet(nn.Module):
     its gradient, and with ``deep_supervision`` the result is (B, iterations, 2, X, Y, Z): one estimate an iteration.
 
     Args:
-        backbone: prior, a network from 5 channels (chi_para, chi_dia, local field, R2'/Dr, mask) to 2.
+        backbone: prior, a network from 5 channels (chi_para, chi_dia, local field, R2'/Dr, mask) to 4: corrections of
+            chi_para and chi_dia, offset of chi_total and its weight; or to the first 2, for no learned offset.
         iterations: number of unrolled steps.
+        physics_steps: proximal steps in each of them; with a mask one alone is not the exact solution.
         shared: use one backbone for all steps instead of a copy for each.
         size_divisor: the backbone's total stride; images are padded to a multiple of it.
         padding: relative zero margin of the dipole convolution.
@@ -50,6 +63,7 @@ class UnrolledChiSepNet(nn.Module):
         *,
         backbone: nn.Module,
         iterations: int = 4,
+        physics_steps: int = 1,
         shared: bool = False,
         size_divisor: int = 4,
         padding: float = 0.25,
@@ -59,13 +73,13 @@ class UnrolledChiSepNet(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {iterations}")
+        if min(iterations, physics_steps) < 1:
+            raise ValueError(f"iterations and physics_steps must be at least 1, got {iterations} and {physics_steps}")
         prior = Backbone(backbone, mixed_precision=mixed_precision, checkpointing=checkpointing)
         self.priors = nn.ModuleList(prior if shared else copy.deepcopy(prior) for _ in range(iterations))
         self.size_divisor = size_divisor
         self.dipole = DipoleConvolution(padding=padding)
-        self.log_regularisation = nn.Parameter(torch.full((iterations,), initial_regularisation).log())
+        self.log_regularisation = nn.Parameter(torch.full((iterations, physics_steps), initial_regularisation).log())
         self.logit_r2prime_step = nn.Parameter(torch.zeros(iterations))
         self.prior_gain = nn.Parameter(torch.full((iterations,), 0.1))
         # typical magnitudes in ppm, so that the backbone sees numbers of order one
@@ -93,13 +107,18 @@ class UnrolledChiSepNet(nn.Module):
         q = torch.zeros_like(r2prime)
         estimates: list[Tensor] = []
         for i, prior in enumerate(self.priors):
-            regularisation = self.log_regularisation[i].exp()
             step = self.logit_r2prime_step[i].sigmoid()
-            q, r2prime = proximal_step(q, r2prime, measured, kernel, grid, regularisation, step)
+            for regularisation in self.log_regularisation[i].exp():
+                q, r2prime = proximal_step(q, r2prime, measured, kernel, grid, regularisation, step)
             q = q + mask * feasible_offset(q, r2prime, mask, relaxivity_weights)
             chi = separate_sources(q, r2prime, relaxivity_weights)
             features = torch.cat([chi, measured], dim=1) / scale
-            chi = mask * (chi + self.prior_gain[i] * scale[:2] * prior(features))
+            update = prior(features)
+            chi = chi + self.prior_gain[i] * scale[:2] * update[:, :2]
+            if update.shape[1] > 2:
+                offset = self.prior_gain[i] * scale[0] * voted_offset(update[:, 2:3], update[:, 3:4], mask)
+                chi = chi + separate_sources(offset, torch.zeros_like(offset), relaxivity_weights)
+            chi = mask * chi
             q, r2prime = combine_sources(chi, relaxivity_weights)
             estimates.append(chi[..., :x, :y, :z])
         return estimates

@@ -1,18 +1,23 @@
-"""Simulated heads and their measurement: random shapes, the anatomical brain, and the acquisition."""
+"""Simulated heads and their measurement: random shapes, warped and whole anatomy, and the acquisition."""
 
-from .acquisition import Acquisition, AnalyticNoise, GradientEchoProtocol, SpinEchoProtocol
+from .acquisition import Acquisition, GradientEchoProtocol, SpinEchoProtocol
 from .brain import AnatomicalBrain
 from .datasets import SimulatedBatches, SimulatedSubjects
-from .random_shapes import Ellipsoids, RandomShapes
+from .mixture import PhantomMixture
+from .random_shapes import RandomShapes
+from .shapes import Ellipsoids, Vessels
+from .warped_anatomy import WarpedAnatomy
 
 __all__ = [
     "Acquisition",
-    "AnalyticNoise",
     "AnatomicalBrain",
     "Ellipsoids",
     "GradientEchoProtocol",
+    "PhantomMixture",
     "RandomShapes",
     "SimulatedBatches",
     "SimulatedSubjects",
     "SpinEchoProtocol",
+    "Vessels",
+    "WarpedAnatomy",
 ]

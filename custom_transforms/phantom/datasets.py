@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from custom_transforms import keys
-from custom_transforms.phantom.acquisition import Acquisition, AnalyticNoise
+from custom_transforms.phantom.acquisition import Acquisition
 from custom_transforms.phantom.brain import AnatomicalBrain
 from custom_transforms.phantom.random_draws import Draws
+from custom_transforms.phantom.steps import Step, ideal_simulation
 from custom_transforms.physics import r2prime_per_s_to_ppm, relaxivity_at, relaxivity_weights
 
 Phantom = Callable[[int, torch.Generator], dict[str, Tensor]]
@@ -29,7 +30,7 @@ def _network_data(maps: Mapping[str, Tensor], relaxivity_per_s_ppm: float, rate:
     rate_ppm = r2prime_per_s_to_ppm(maps[rate], relaxivity_per_s_ppm)
     return {
         keys.IMAGE: torch.cat([maps[keys.LOCAL_FIELD], rate_ppm, maps[keys.MASK]], dim=-4),
-        keys.LABEL: torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=-4),
+        keys.LABEL: maps[keys.MASK] * torch.cat([maps[keys.CHI_PARA], maps[keys.CHI_DIA]], dim=-4),
         keys.MASK: maps[keys.MASK],
         **{name: maps[name].cpu() for name in keys.GEOMETRY},
     }
@@ -45,8 +46,7 @@ class SimulatedBatches(IterableDataset):
         batch_size: volumes in a batch.
         length: batches in an epoch.
         seed: a training and a validation set need different ones.
-        snr: range of the signal-to-noise ratio, log-uniform.
-        relaxivity_split: largest relative deviation of the two relaxivities from their mean.
+        simulation: from tissue to measured maps, in this order; :func:`ideal_simulation` if None.
         rate: "r2prime" or "r2star", which of them the image holds.
         device: where the phantom computes.
     """
@@ -58,8 +58,7 @@ class SimulatedBatches(IterableDataset):
         batch_size: int,
         length: int,
         seed: int,
-        snr: tuple[float, float] = (50.0, 300.0),
-        relaxivity_split: float = 0.2,
+        simulation: Sequence[Step] | None = None,
         rate: str = keys.R2PRIME,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -67,13 +66,10 @@ class SimulatedBatches(IterableDataset):
         self.batch_size = batch_size
         self.length = length
         self.seed = seed
-        self.snr = snr
-        self.relaxivity_split = relaxivity_split
+        self.simulation = ideal_simulation() if simulation is None else simulation
         self.rate = rate
         self.device = torch.device(device)
         self.epoch = 0
-        self._acquisition = Acquisition()
-        self._noise = AnalyticNoise()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration gives, so that a resumed run goes on where it stopped."""
@@ -96,17 +92,10 @@ class SimulatedBatches(IterableDataset):
             b0_direction (B, 3) and relaxivity_weights (B, 2).
         """
         draws = Draws(self.batch_size, generator, self.device)
-        tissue = self.phantom(self.batch_size, generator)
-        tissue[keys.RELAXIVITY_WEIGHTS] = self._relaxivity_weights(draws)
-        exact = self._acquisition.exact(tissue)
-        maps = self._noise(exact, snr=draws.log_uniform(*self.snr), generator=generator)
+        maps = self.phantom(self.batch_size, generator)
+        for step in self.simulation:
+            maps = step(maps, draws)
         return _network_data(maps, relaxivity_at(3.0), self.rate)
-
-    def _relaxivity_weights(self, draws: Draws) -> Tensor:
-        """Half of the volumes have a single Dr."""
-        split = draws.uniform(-self.relaxivity_split, self.relaxivity_split)
-        split = torch.where(draws.uniform(0.0, 1.0) < 0.5, 0.0, split)
-        return torch.stack([1 + split, 1 - split], dim=1)
 
 
 class SimulatedSubjects(Dataset):

@@ -1,12 +1,24 @@
-"""Seeded random numbers, one row for each volume of a batch, and smooth Gaussian noise made from them."""
+"""Seeded random numbers, one row for each volume of a batch: geometry, rotations, and smooth Gaussian noise."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+Range = tuple[float, float]  # low, high; in JSON a list of two
+
+VOXEL_SIZE_MM = (0.5, 2.5)
+"""Range of the voxel size along the two equal axes."""
+
+SLICE_RATIO = 4.0
+"""Largest ratio of the third axis to the other two."""
+
+LONGEST_MM = 5.0
+"""Largest voxel size along any axis."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,14 @@ class Draws:
         return median * (sigma * self.normal(shape)).exp()
 
 
-def _low_pass_transfer(shape: tuple[int, ...], voxel_size_mm: Tensor, sigma: Tensor) -> Tensor:
+def relative_voxel_size(voxel_size_mm: Tensor) -> Tensor:
+    """Voxel sizes (B, 3) in units of their geometric mean, the mean voxel size."""
+    return voxel_size_mm / voxel_size_mm.log().mean(dim=1, keepdim=True).exp()
+
+
+def _low_pass_transfer(shape: Sequence[int], voxel_size_mm: Tensor, sigma: Tensor) -> Tensor:
     """Transfer function of a Gaussian of SD ``sigma``, (B, 1, X, Y, Z // 2 + 1)."""
-    relative = voxel_size_mm / voxel_size_mm.log().mean(dim=1, keepdim=True).exp()
+    relative = relative_voxel_size(voxel_size_mm)
     exponent = torch.zeros((), device=voxel_size_mm.device)
     for axis, n in enumerate(shape):
         k = torch.fft.rfftfreq(n) if axis == 2 else torch.fft.fftfreq(n)
@@ -56,7 +73,7 @@ def low_pass(volume: Tensor, voxel_size_mm: Tensor, *, sigma: Tensor) -> Tensor:
 
 
 def gaussian_noise(
-    draws: Draws, channels: int, shape: tuple[int, int, int], voxel_size_mm: Tensor, *, sigma: Tensor
+    draws: Draws, channels: int, shape: Sequence[int], voxel_size_mm: Tensor, *, sigma: Tensor
 ) -> Tensor:
     """Make smooth noise of mean 0 and SD 1: white noise through :func:`low_pass`.
 
@@ -80,3 +97,59 @@ def gaussian_noise(
 def rotations(draws: Draws, number: int) -> Tensor:
     """Draw orthogonal matrices, uniformly, (B, number, 3, 3): QR of a normal matrix."""
     return torch.linalg.qr(draws.normal((number, 3, 3)))[0]
+
+
+def draw_voxel_size_mm(draws: Draws, in_plane_mm: Range, slice_ratio: float, longest_mm: float) -> Tensor:
+    """Draw voxel sizes, (B, 3): half isotropic, the others longer along z (half of them), x or y (a quarter each).
+
+    Args:
+        draws: source of randomness for a batch of B.
+        in_plane_mm: range of the voxel size along the two equal axes.
+        slice_ratio: largest ratio of the third axis to the other two.
+        longest_mm: largest voxel size along the third axis.
+
+    Returns:
+        mm, (B, 3).
+    """
+    in_plane = draws.uniform(*in_plane_mm)
+    largest_ratio = (longest_mm / in_plane).clamp(1.0, slice_ratio)
+    ratio = 1.0 + (largest_ratio - 1.0) * draws.uniform(0.0, 1.0)
+    ratio = torch.where(draws.uniform(0.0, 1.0) < 0.5, 1.0, ratio)
+    quarter = draws.uniform(0.0, 4.0)[:, None]
+    is_long = torch.cat([quarter < 1, (quarter >= 1) & (quarter < 2), quarter >= 2], dim=1)
+    return in_plane[:, None] * torch.where(is_long, ratio[:, None], 1.0)
+
+
+def draw_b0_direction(draws: Draws, tilt_deg: float) -> Tensor:
+    """Draw unit vectors within ``tilt_deg`` of the third axis, to all sides, (B, 3)."""
+    tilt = torch.deg2rad(draws.uniform(0.0, tilt_deg))
+    azimuth = draws.uniform(0.0, 2 * torch.pi)
+    return torch.stack([tilt.sin() * azimuth.cos(), tilt.sin() * azimuth.sin(), tilt.cos()], dim=1)
+
+
+def draw_affine(draws: Draws, *, rotation_deg: float, scaling: float, shear: float) -> Tensor:
+    """Draw matrices near identity, mirrored along the first axis or not, (B, 3, 3).
+
+    Args:
+        draws: source of randomness for a batch of B.
+        rotation_deg: largest component of the rotation vector.
+        scaling: largest relative change of the size of what is mapped.
+        shear: largest slope.
+
+    Returns:
+        M = R (I + shear) diag(mirror / size), with R the exponential of the rotation vector's cross product.
+    """
+    identity = torch.eye(3, device=draws.device).expand(draws.batch, 3, 3)
+    turn = torch.deg2rad(draws.uniform(-rotation_deg, rotation_deg, (1, 3))).expand(-1, 3, -1)
+    rotation = torch.linalg.matrix_exp(torch.linalg.cross(identity, turn))
+    slopes = draws.uniform(-shear, shear, (3, 3)).triu(1)
+    size = 1.0 + draws.uniform(-scaling, scaling, (3,))
+    mirror = torch.where(draws.uniform(0.0, 1.0) < 0.5, -1.0, 1.0)
+    size[:, 0] *= mirror
+    return rotation @ (identity + slopes) / size[:, None, :]
+
+
+def draw_in_ball(draws: Draws) -> Tensor:
+    """Draw points uniformly within the unit ball, (B, 3)."""
+    direction = torch.nn.functional.normalize(draws.normal((3,)), dim=1)
+    return direction * draws.uniform(0.0, 1.0)[:, None] ** (1 / 3)

@@ -4,93 +4,89 @@ A network that has only seen these knows no anatomy by heart. Each volume is
 
     tissue classes (argmax of smooth noise at two scales)  <-  nuclei  <-  haemorrhages and calcifications  <-  vessels
 
-with log-normal susceptibilities (medians near those of tissue), multiplicative texture, and edges blurred by up to a
-voxel, inside a random blob of a mask. Lengths are in units of the volume's mean voxel size, so that anisotropic
-voxels see isotropic shapes.
+with log-normal susceptibilities (medians near those of tissue), an R2 that rises with both sources as it does with
+iron and myelin, multiplicative texture, and edges blurred by up to a voxel, inside a random blob of a mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from custom_transforms import keys
-from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, rotations
-
-VOXEL_SIZE_MM = (0.7, 1.3)
-"""Range of the in-plane voxel size."""
-
-SLICE_RATIO = 2.0
-"""Largest ratio of the third voxel size to the other two."""
+from custom_transforms.phantom.random_draws import (
+    LONGEST_MM,
+    SLICE_RATIO,
+    VOXEL_SIZE_MM,
+    Draws,
+    Range,
+    draw_b0_direction,
+    draw_voxel_size_mm,
+    low_pass,
+)
+from custom_transforms.phantom.shapes import (
+    LESIONS,
+    NUCLEI,
+    VESSELS,
+    Canvas,
+    Ellipsoids,
+    Vessels,
+    paint_ellipsoids,
+    paint_vessels,
+    raised_r2,
+    texture_factor,
+    tissue_maps,
+)
 
 _COARSE, _FINE = 6, 3  # tissue classes at the two scales
+_FLUID_R2_PER_S = 0.7
 
 
-@dataclass(frozen=True)
-class Ellipsoids:
-    """What a family of ellipsoids looks like: number, size and susceptibility.
-
-    Args:
-        number: how many may appear; each appears with ``probability``.
-        probability: chance that one appears.
-        radius_voxels: range of the semi-axes, log-uniform.
-        strong_ppm: range of the dominant source, log-uniform.
-        weak_ppm: range of the other source, log-uniform.
-        diamagnetic: chance that the dominant source is the diamagnetic one.
-    """
-
-    number: int
-    probability: float
-    radius_voxels: tuple[float, float]
-    strong_ppm: tuple[float, float]
-    weak_ppm: tuple[float, float]
-    diamagnetic: float
-
-
-NUCLEI = Ellipsoids(8, 0.7, (3.0, 16.0), (0.03, 0.25), (0.003, 0.03), 0.2)
-LESIONS = Ellipsoids(4, 0.4, (1.2, 6.0), (0.1, 3.0), (0.003, 0.03), 0.5)
-
-
+@dataclass(frozen=True, kw_only=True)
 class RandomShapes:
-    """Batches of random tissue maps.
+    """Batches of random tissue maps; ranges are [low, high].
+
+    Lengths in voxels are in units of the volume's mean voxel size, and multiplied by its ``detail``.
 
     Args:
         shape: spatial shape (X, Y, Z).
-        voxel_size_mm: range of the in-plane voxel size.
-        slice_ratio: largest ratio of the third voxel size to the other two.
+        voxel_size_mm: range of the voxel size along the two equal axes.
+        slice_ratio: largest ratio of the third axis, mostly z, to the other two.
+        longest_mm: largest voxel size along it.
         tilt_deg: largest angle between B0 and the third axis.
-        nuclei: family of deep-grey-like ellipsoids.
+        detail: range of the factor of all lengths of structures, log-uniform.
+        edge_voxels: range of the SD of the blur of edges.
+        coarse: range of the SD of the coarse classes' noise, as a fraction of the volume's width.
+        fine_voxels: range of the SD of the fine classes' noise.
+        r2_per_para: range of the slope of R2 over chi_para, 1/s/ppm.
+        r2_per_dia: range of the slope of R2 over chi_dia, 1/s/ppm.
+        nuclei: family of deep-grey-like ellipsoids, or None for none.
         lesions: family of haemorrhages and calcifications, or None for none.
-        vessels: number of tubes.
+        vessels: what vessels look like, or None for none.
         texture: largest SD of the multiplicative texture.
+        gradient: SD of the slow multiplicative gradient.
         device: where the maps are made.
     """
 
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, int, int] = (64, 64, 64),
-        voxel_size_mm: tuple[float, float] = VOXEL_SIZE_MM,
-        slice_ratio: float = SLICE_RATIO,
-        tilt_deg: float = 45.0,
-        nuclei: Ellipsoids = NUCLEI,
-        lesions: Ellipsoids | None = LESIONS,
-        vessels: int = 3,
-        texture: float = 0.25,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        x, y, z = shape
-        self.shape = (x, y, z)
-        self.voxel_size_mm = voxel_size_mm
-        self.slice_ratio = slice_ratio
-        self.tilt_deg = tilt_deg
-        self.nuclei = nuclei
-        self.lesions = lesions
-        self.vessels = vessels
-        self.texture = texture
-        self.device = torch.device(device)
+    shape: Sequence[int] = (64, 64, 64)
+    voxel_size_mm: Range = VOXEL_SIZE_MM
+    slice_ratio: float = SLICE_RATIO
+    longest_mm: float = LONGEST_MM
+    tilt_deg: float = 45.0
+    detail: Range = (0.6, 1.4)
+    edge_voxels: Range = (0.2, 0.7)
+    coarse: Range = (0.05, 0.1)
+    fine_voxels: Range = (1.5, 4.0)
+    r2_per_para: Range = (0.0, 60.0)
+    r2_per_dia: Range = (0.0, 150.0)
+    nuclei: Ellipsoids | None = NUCLEI
+    lesions: Ellipsoids | None = LESIONS
+    vessels: Vessels | None = VESSELS
+    texture: float = 0.25
+    gradient: float = 0.15
+    device: torch.device | str = "cpu"
 
     def __call__(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Make a batch.
@@ -103,112 +99,47 @@ class RandomShapes:
             chi_para, chi_dia (ppm), r2 (1/s), m0 (white matter = 1) and mask, each (B, 1, X, Y, Z) float32;
             voxel_size_mm (B, 3) and b0_direction (B, 3), unit vectors in voxel axes.
         """
-        draws = Draws(batch, generator, self.device)
-        voxel_size_mm = self._voxel_size_mm(draws)
-        grid = self._grid(voxel_size_mm)
-        chi, r2, m0 = self._tissue(draws, voxel_size_mm)
-        warp = gaussian_noise(draws, 1, self.shape, voxel_size_mm, sigma=draws.uniform(2.0, 6.0))
-        for family in (self.nuclei, self.lesions):
-            chi = chi if family is None else _paint_ellipsoids(draws, chi, grid, warp, family)
-        chi = _paint_vessels(draws, chi, grid, self.vessels)
-        chi = self._texture(draws, chi, voxel_size_mm)
-        chi = low_pass(chi, voxel_size_mm, sigma=draws.uniform(0.2, 0.7)).clamp(min=0.0)
-        mask = self._mask(draws, grid, voxel_size_mm)
-        return {
-            keys.CHI_PARA: chi[:, 0:1] * mask,
-            keys.CHI_DIA: chi[:, 1:2] * mask,
-            keys.R2: r2 * mask,
-            keys.PROTON_DENSITY: m0 * mask,
-            keys.MASK: mask,
-            keys.VOXEL_SIZE_MM: voxel_size_mm,
-            keys.B0_DIRECTION: self._b0_direction(draws),
-        }
+        draws = Draws(batch, generator, torch.device(self.device))
+        voxel_size_mm = draw_voxel_size_mm(draws, self.voxel_size_mm, self.slice_ratio, self.longest_mm)
+        canvas = Canvas(self.shape, voxel_size_mm, draws.log_uniform(*self.detail))
+        maps = self._shapes(draws, canvas)
+        maps = torch.cat([maps[:, :2] * texture_factor(draws, canvas, self.texture, self.gradient), maps[:, 2:]], dim=1)
+        maps = low_pass(maps, voxel_size_mm, sigma=draws.uniform(*self.edge_voxels))
+        return tissue_maps(maps, _draw_mask(draws, canvas), voxel_size_mm, draw_b0_direction(draws, self.tilt_deg))
 
-    def _voxel_size_mm(self, draws: Draws) -> Tensor:
-        in_plane = draws.uniform(*self.voxel_size_mm)
-        # half of the volumes are isotropic
-        ratio = torch.where(draws.uniform(0.0, 1.0) < 0.5, 1.0, draws.uniform(1.0, self.slice_ratio))
-        return torch.stack([in_plane, in_plane, in_plane * ratio], dim=1)
+    def _shapes(self, draws: Draws, canvas: Canvas) -> Tensor:
+        """The maps before texture and blur, (B, 4, X, Y, Z)."""
+        slopes = torch.stack([draws.uniform(*self.r2_per_para), draws.uniform(*self.r2_per_dia)], dim=1)
+        maps = self._tissue(draws, canvas, slopes)
+        warp = canvas.noise(draws, 1, draws.uniform(2.0, 6.0))
+        if self.nuclei is not None:
+            maps = paint_ellipsoids(maps, draws, canvas, self.nuclei, warp=warp, r2_slopes=slopes)
+        if self.lesions is not None:
+            maps = paint_ellipsoids(maps, draws, canvas, self.lesions, warp=warp)
+        return maps if self.vessels is None else paint_vessels(maps, draws, canvas, self.vessels)
 
-    def _b0_direction(self, draws: Draws) -> Tensor:
-        tilt = torch.deg2rad(draws.uniform(0.0, self.tilt_deg))
-        azimuth = draws.uniform(0.0, 2 * torch.pi)
-        return torch.stack([tilt.sin() * azimuth.cos(), tilt.sin() * azimuth.sin(), tilt.cos()], dim=1)
-
-    def _grid(self, voxel_size_mm: Tensor) -> Tensor:
-        """Give coordinates from the centre in units of the mean voxel size, (B, 3, X, Y, Z)."""
-        axes = [torch.arange(n, device=self.device) - (n - 1) / 2 for n in self.shape]
-        index = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        relative = voxel_size_mm / voxel_size_mm.log().mean(dim=1, keepdim=True).exp()
-        return index[None] * relative[:, :, None, None, None]
-
-    def _tissue(self, draws: Draws, voxel_size_mm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give chi (B, 2, ...), R2 and m0 of the background: one set of values for each pair of classes."""
-        length = sum(self.shape) / 3
-        coarse = gaussian_noise(draws, _COARSE, self.shape, voxel_size_mm, sigma=draws.uniform(0.05, 0.1) * length)
-        fine = gaussian_noise(draws, _FINE, self.shape, voxel_size_mm, sigma=draws.uniform(1.5, 4.0))
-        label = coarse.argmax(dim=1) * _FINE + fine.argmax(dim=1)
+    def _tissue(self, draws: Draws, canvas: Canvas, r2_slopes: Tensor) -> Tensor:
+        """The background, (B, 4, X, Y, Z): one set of values for each pair of classes."""
+        width = sum(self.shape) / 3
+        coarse = canvas.noise(draws, _COARSE, draws.uniform(*self.coarse) * width)
+        fine = canvas.noise(draws, _FINE, draws.uniform(*self.fine_voxels))
+        label = coarse.max(dim=1).indices * _FINE + fine.max(dim=1).indices  # argmax is six times as slow
         classes = (_COARSE * _FINE,)
-        para = draws.log_normal(0.02, 0.6, (_COARSE,)).repeat_interleave(_FINE, 1) * draws.log_normal(1.0, 0.4, classes)
-        dia = draws.log_normal(0.022, 0.6, (_COARSE,)).repeat_interleave(_FINE, 1) * draws.log_normal(1.0, 0.4, classes)
-        r2 = draws.log_normal(13.0, 0.3, classes)
-        m0 = draws.log_normal(0.9, 0.12, classes)
+        para, dia = (
+            draws.log_normal(median, 0.6, (_COARSE,)).repeat_interleave(_FINE, 1) * draws.log_normal(1.0, 0.4, classes)
+            for median in (0.02, 0.022)
+        )
         fluid = draws.uniform(0.0, 1.0, classes) < 0.12
-        dilution = torch.where(fluid, 0.05, 1.0)
-        table = torch.stack([para * dilution, dia * dilution, torch.where(fluid, 0.7, r2), m0], dim=1)
-        maps = table.gather(2, label.flatten(1)[:, None].expand(-1, 4, -1)).unflatten(2, self.shape)
-        return maps[:, 0:2], maps[:, 2:3], maps[:, 3:4]
-
-    def _texture(self, draws: Draws, chi: Tensor, voxel_size_mm: Tensor) -> Tensor:
-        fine = gaussian_noise(draws, 2, self.shape, voxel_size_mm, sigma=draws.uniform(0.5, 3.0))
-        slow = gaussian_noise(draws, 2, self.shape, voxel_size_mm, sigma=draws.uniform(6.0, 15.0))
-        sd = draws.uniform(0.0, self.texture)[:, None, None, None, None]
-        return chi * torch.exp(sd * fine + 0.15 * slow)
-
-    def _mask(self, draws: Draws, grid: Tensor, voxel_size_mm: Tensor) -> Tensor:
-        half = torch.stack([grid[:, i].flatten(1).amax(1) for i in range(3)], dim=1)
-        axes = half * draws.uniform(0.85, 1.15, (3,))
-        rough = gaussian_noise(draws, 1, self.shape, voxel_size_mm, sigma=draws.uniform(3.0, 8.0))
-        radius = _length(grid / axes[:, :, None, None, None])
-        return (radius + 0.06 * rough < 1).float()
+        chi = torch.stack([para, dia], dim=1) * torch.where(fluid, 0.05, 1.0)[:, None]
+        r2 = raised_r2(draws.log_normal(10.0, 0.3, classes), chi, r2_slopes)
+        r2 = torch.where(fluid, _FLUID_R2_PER_S, r2)
+        table = torch.stack([*chi.unbind(1), r2, draws.log_normal(0.9, 0.12, classes)], dim=1)
+        return table.gather(2, label.flatten(1)[:, None].expand(-1, 4, -1)).unflatten(2, self.shape)
 
 
-def _length(vectors: Tensor) -> Tensor:
-    # much faster on a CPU than norm() over the channel axis
-    return vectors.square().sum(dim=1, keepdim=True).sqrt()
-
-
-def _paint_ellipsoids(draws: Draws, chi: Tensor, grid: Tensor, warp: Tensor, family: Ellipsoids) -> Tensor:
-    extent = grid.flatten(2).amax(2)
-    for frame in rotations(draws, family.number).unbind(1):
-        centre = extent * draws.uniform(-0.8, 0.8, (3,))
-        axes = draws.log_uniform(*family.radius_voxels, (3,))
-        local = torch.einsum("bij,bjxyz->bixyz", frame / axes[:, :, None], grid - centre[:, :, None, None, None])
-        # the smooth warp makes the outline irregular; one voxel of soft edge
-        distance = (1.0 + 0.15 * warp - _length(local)) * axes.amin(dim=1)[:, None, None, None, None]
-        shown = (draws.uniform(0.0, 1.0) < family.probability).float()[:, None, None, None, None]
-        alpha = shown * (distance + 0.5).clamp(0.0, 1.0)
-        strong = draws.log_uniform(*family.strong_ppm)
-        weak = draws.log_uniform(*family.weak_ppm)
-        flip = draws.uniform(0.0, 1.0) < family.diamagnetic
-        pair = torch.stack([torch.where(flip, weak, strong), torch.where(flip, strong, weak)], dim=1)
-        chi = torch.lerp(chi, pair[:, :, None, None, None], alpha)
-    return chi
-
-
-def _paint_vessels(draws: Draws, chi: Tensor, grid: Tensor, number: int) -> Tensor:
-    """Paint wavy tubes of venous blood: chi_para 0.1 to 0.45 ppm."""
-    extent = grid.flatten(2).amax(2)
-    for frame in rotations(draws, number).unbind(1):
-        centre = extent * draws.uniform(-0.7, 0.7, (3,))
-        r = grid - centre[:, :, None, None, None]
-        along, u, v = torch.einsum("bij,bjxyz->bixyz", frame, r).split(1, dim=1)
-        amplitude = draws.uniform(0.0, 5.0)[:, None, None, None, None]
-        period = draws.uniform(20.0, 60.0)[:, None, None, None, None]
-        wave = torch.sin(2 * torch.pi * along / period) * amplitude
-        radius = draws.log_uniform(0.5, 2.0)[:, None, None, None, None]
-        distance = radius - torch.hypot(u - wave, v)
-        alpha = (distance + 0.5).clamp(0.0, 1.0)
-        pair = torch.stack([draws.uniform(0.1, 0.45), draws.log_uniform(0.002, 0.02)], dim=1)
-        chi = torch.lerp(chi, pair[:, :, None, None, None], alpha)
-    return chi
+def _draw_mask(draws: Draws, canvas: Canvas) -> Tensor:
+    """An ellipsoid about as large as the volume, with a rough surface, (B, 1, X, Y, Z), 0 or 1."""
+    axes = canvas.reach() * draws.uniform(0.85, 1.15, (3,))
+    rough = canvas.noise(draws, 1, draws.uniform(3.0, 8.0))
+    x, y, z = (p / a[:, None, None, None, None] for p, a in zip(canvas.positions(), axes.unbind(1), strict=True))
+    return ((x * x + y * y + z * z).sqrt() + 0.06 * rough < 1).float()

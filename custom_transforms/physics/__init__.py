@@ -21,7 +21,7 @@ from .units import (
     relaxivity_at,
     relaxivity_weights,
 )
-from .zero import feasible_offset, zero_mean
+from .zero import feasible_offset, nearest_feasible, zero_mean
 
 __all__ = [
     "GAMMA_BAR_MHZ_PER_TESLA",
@@ -39,6 +39,7 @@ __all__ = [
     "field_ppm_to_phase_rad",
     "hz_per_ppm",
     "kernel_for",
+    "nearest_feasible",
     "phase_rad_to_field_ppm",
     "proximal_step",
     "r2prime_per_s_to_ppm",

@@ -51,3 +51,18 @@ def feasible_offset(
         curvature = inside * (w_para * w_para * (too_high > 0) + w_dia * w_dia * (too_low > 0))
         c = c - slope.sum(dim=(1, 2, 3, 4), keepdim=True) / (curvature.sum(dim=(1, 2, 3, 4), keepdim=True) + damping)
     return c
+
+
+def nearest_feasible(q_ppm: Tensor, r2prime_ppm: Tensor, relaxivity_weights: Tensor | None = None) -> Tensor:
+    """Raise R2'/Dr to the least that allows two non-negative sources: max(R, w_para q, -w_dia q).
+
+    Args:
+        q_ppm: (B, 1, X, Y, Z) total susceptibility, which is kept.
+        r2prime_ppm: (B, 1, X, Y, Z) R2'/Dr.
+        relaxivity_weights: (B, 2), or None for a single Dr.
+
+    Returns:
+        R2'/Dr in ppm, (B, 1, X, Y, Z).
+    """
+    w_para, w_dia = weight_columns(q_ppm, relaxivity_weights)
+    return torch.maximum(r2prime_ppm, torch.maximum(w_para * q_ppm, -w_dia * q_ppm))

@@ -12,6 +12,7 @@ from monai.bundle import ConfigWorkflow
 from custom_transforms import keys
 from custom_transforms.data import BIDS_SUFFIXES
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.phantom.steps import ideal_simulation
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -73,7 +74,9 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dataset")
     for number, shape in enumerate([(18, 16, 20), (16, 16, 16), (17, 20, 16)], start=1):
         phantom = RandomShapes(shape=shape, tilt_deg=0.0)
-        batches = SimulatedBatches(phantom=phantom, batch_size=1, length=1, seed=number, relaxivity_split=0.0)
+        batches = SimulatedBatches(
+            phantom=phantom, batch_size=1, length=1, seed=number, simulation=ideal_simulation(relaxivity_split=0.0)
+        )
         batch = next(iter(batches))
         maps = {
             keys.LOCAL_FIELD: batch[keys.IMAGE][0, 0],

@@ -36,7 +36,7 @@ def test_quick_run_from_another_folder_lowers_the_error(bundle: Path, tmp_path: 
     assert run.returncode == 0, run.stderr
     errors = [float(value) for value in re.findall(r"Metrics -- nrmse: ([\d.]+)", run.stdout)]
     assert len(errors) == 4
-    assert errors[-1] < 0.9 * errors[0]
+    assert errors[-1] < 0.97 * errors[0]
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["best.pt", "last.pt"]
     assert list((tmp_path / "run/tensorboard").glob("events*"))
 

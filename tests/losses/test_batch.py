@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from custom_transforms.networks.z_score import ZScore
 from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.phantom.steps import ideal_simulation
 
 PREPARE = {"_target_": "custom_transforms.losses.PrepareMeasuredBatch"}
 LOSSES: dict[str, dict[str, Any]] = {
@@ -68,7 +69,11 @@ def config(name: str) -> dict[str, Any]:
 def batches() -> list[dict[str, Tensor]]:
     """Twelve times the same batch."""
     phantom = RandomShapes(shape=(16, 16, 16), voxel_size_mm=(1.0, 1.0), slice_ratio=1.0, tilt_deg=0.0)
-    return 12 * list(SimulatedBatches(phantom=phantom, batch_size=2, length=1, seed=0, relaxivity_split=0.0))
+    return 12 * list(
+        SimulatedBatches(
+            phantom=phantom, batch_size=2, length=1, seed=0, simulation=ideal_simulation(relaxivity_split=0.0)
+        )
+    )
 
 
 def train(settings: dict[str, Any]) -> list[float]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from custom_transforms.losses import SourceLoss
 from custom_transforms.networks import UnrolledChiSepNet
+from custom_transforms.networks.unrolled import voted_offset
 from custom_transforms.physics import SourceModel, combine_sources
 
 Make = Callable[..., UnrolledChiSepNet]
@@ -109,7 +110,7 @@ def test_gradient_reaches_every_parameter(dynunet: UnrolledChiSepNet, measure: M
 
 def test_shared_weights(unrolled: Make) -> None:
     count = {shared: sum(p.numel() for p in unrolled(shared=shared).parameters()) for shared in (True, False)}
-    steps = 3 * 2  # lambda, mu and gain for each of two iterations
+    steps = 3 * 2  # lambda, mu and gain of each of two iterations
     assert count[False] - steps == 2 * (count[True] - steps)
     network = unrolled(shared=True)
     assert network.priors[0] is network.priors[1]
@@ -153,8 +154,60 @@ def test_checkpointing_changes_no_gradient(unrolled: Make, measure: Measure) -> 
 
 
 def test_no_iterations() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        UnrolledChiSepNet(backbone=Nothing(), iterations=0)
+    for options in ({"iterations": 0}, {"physics_steps": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            UnrolledChiSepNet(backbone=Nothing(), **options)
+
+
+def test_more_physics_steps_fit_the_masked_field_better(measure: Measure) -> None:
+    """The prior does nothing here; without a mask the second step would be another solution, not a closer one."""
+    image = measure(1, (12, 10, 14))
+    image[:, 1:2] = 10.0  # so large that chi >= 0 asks for no offset
+    image[:, 1:2] *= image[:, 2:3]
+    model = SourceModel(padding=0)
+
+    def residual(steps: int) -> float:
+        network = UnrolledChiSepNet(
+            backbone=Nothing(), iterations=1, physics_steps=steps, padding=0, initial_regularisation=0.05
+        )
+        with torch.no_grad():
+            field = model(network.iterate(image)[0])[:, :1]
+        return float((image[:, 2:3] * (field - image[:, :1])).norm() / image[:, :1].norm())
+
+    found = [residual(steps) for steps in (1, 2, 4)]
+    assert found[0] > found[1] > found[2]
+
+
+class Voter(nn.Module):
+    """A prior that guesses an offset of chi_total in one voxel, and zero with little weight in the others."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        guess, log_weight = torch.zeros_like(features[:, :1]), torch.full_like(features[:, :1], -8.0)
+        guess[..., 3, 3, 3], log_weight[..., 3, 3, 3] = 2.0, 8.0
+        return torch.cat([torch.zeros_like(features[:, :2]), guess, log_weight], dim=1)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([[1.2, 0.8]])])
+def test_a_guess_moves_chi_total_of_the_whole_mask(measure: Measure, weights: Tensor | None) -> None:
+    image = measure(1, (8, 7, 6))
+    image[..., 3, 3, 3] = 1.0
+    mask = image[:, 2:3]
+    voting, silent = (UnrolledChiSepNet(backbone=prior, iterations=1) for prior in (Voter(), Nothing()))
+    with torch.no_grad():
+        moved, still = (
+            combine_sources(net.iterate(image, None, None, weights)[0], weights) for net in (voting, silent)
+        )
+    offset = moved[0] - still[0]
+    expected = 0.1 * 0.05 * 2.0  # gain, scale in ppm and the guess
+    torch.testing.assert_close(offset, expected * mask, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(moved[1], still[1], rtol=1e-4, atol=1e-6)
+
+
+def test_without_confidence_all_guesses_count() -> None:
+    guess = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    mask = torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0]).reshape(1, 1, 2, 2, 2)
+    assert voted_offset(guess, torch.zeros_like(guess), mask).item() == pytest.approx(1.5)
+    assert voted_offset(guess, torch.zeros_like(guess), 0 * mask).item() == 0.0
 
 
 @pytest.mark.gpu

@@ -1,5 +1,7 @@
 """SimulatedBatches: a function of seed and epoch alone, and true to the physics of its labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,20 @@ from torch import Tensor
 
 from custom_transforms import keys
 from custom_transforms.phantom import Acquisition, AnatomicalBrain, RandomShapes, SimulatedBatches, SimulatedSubjects
+from custom_transforms.phantom.steps import ideal_simulation
 from custom_transforms.physics import combine_sources
 
 NOISELESS = (1e9, 1e9)
 
 
-def batches(**options: object) -> SimulatedBatches:
-    phantom = options.pop("phantom", RandomShapes(shape=(16, 14, 12)))
-    return SimulatedBatches(phantom=phantom, **{"batch_size": 2, "length": 2, "seed": 0, **options})
+def batches(**options: Any) -> SimulatedBatches:
+    phantom = options.pop("phantom", RandomShapes(shape=(16, 14, 12), lesions=None))
+    measured = {name: options.pop(name) for name in ("snr", "relaxivity_split") if name in options}
+    return SimulatedBatches(
+        phantom=phantom,
+        simulation=ideal_simulation(**measured),
+        **{"batch_size": 2, "length": 2, "seed": 0, **options},
+    )
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -1,11 +1,20 @@
-"""Draws have their distributions; smooth noise is normalised and as smooth as asked for."""
+"""Draws have their distributions and geometries; smooth noise is normalised and as smooth as asked for."""
 
 import math
 
 import pytest
 import torch
 
-from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pass, rotations
+from custom_transforms.phantom.random_draws import (
+    Draws,
+    draw_affine,
+    draw_b0_direction,
+    draw_in_ball,
+    draw_voxel_size_mm,
+    gaussian_noise,
+    low_pass,
+    rotations,
+)
 
 
 def draws(batch: int = 20000, seed: int = 0) -> Draws:
@@ -60,3 +69,55 @@ def test_noise_longer_than_the_volume() -> None:
 def test_rotations_are_orthonormal() -> None:
     frame = rotations(draws(5), 2).flatten(0, 1)
     torch.testing.assert_close(frame @ frame.mT, torch.eye(3).expand(10, 3, 3), atol=1e-5, rtol=0)
+
+
+def test_voxel_sizes() -> None:
+    """Half are isotropic; of the others half are long along z and a quarter along each of x and y."""
+    size = draw_voxel_size_mm(draws(), (0.5, 2.5), 4.0, 5.0)
+    small, middle, large = size.sort(dim=1).values.unbind(1)
+    assert torch.equal(small, middle)
+    assert float(small.min()) >= 0.5 and float(small.max()) <= 2.5 and float(large.max()) <= 5
+    ratio = large / small
+    assert 3.9 < float(ratio.max()) <= 4.0001
+    assert float(ratio[small > 2.4].max()) <= 5 / 2.4 + 1e-4
+    assert float((ratio == 1).float().mean()) == pytest.approx(0.5, abs=0.02)
+    longest = (size > small[:, None]).float().mean(dim=0)
+    torch.testing.assert_close(longest, torch.tensor([0.125, 0.125, 0.25]), atol=0.01, rtol=0)
+    one = draw_voxel_size_mm(draws(3), (1.0, 1.0), 1.0, 5.0)
+    assert torch.equal(one, torch.ones(3, 3))
+
+
+def test_b0_directions() -> None:
+    b0 = draw_b0_direction(draws(), 45.0)
+    torch.testing.assert_close(b0.norm(dim=1), torch.ones(len(b0)))
+    tilt_deg = torch.rad2deg(b0[:, 2].acos())
+    assert 44 < float(tilt_deg.max()) <= 45.01 and float(tilt_deg.median()) == pytest.approx(22.5, abs=0.5)
+    assert b0[:, :2].mean(dim=0).abs().max() < 0.02  # to all sides
+    torch.testing.assert_close(draw_b0_direction(draws(2), 0.0), torch.tensor([[0.0, 0.0, 1.0]] * 2))
+
+
+def test_affines() -> None:
+    """M = R (I + shear) diag(mirror / size): det M = mirror / (product of sizes), M.T M tells scale and shear."""
+    only_turned = draw_affine(draws(), rotation_deg=20.0, scaling=0.0, shear=0.0)
+    mirror = torch.diag_embed(torch.tensor([-1.0, 1.0, 1.0]))
+    torch.testing.assert_close(only_turned.mT @ only_turned, torch.eye(3).expand_as(only_turned), atol=1e-5, rtol=0)
+    mirrored = torch.det(only_turned) < 0
+    assert float(mirrored.float().mean()) == pytest.approx(0.5, abs=0.02)
+    rotation = torch.where(mirrored[:, None, None], only_turned @ mirror, only_turned)
+    angle_deg = torch.rad2deg(((rotation.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(max=1).acos())
+    assert 30 < float(angle_deg.max()) <= 20 * math.sqrt(3) + 0.1  # all three components at their largest
+    sheared = draw_affine(draws(), rotation_deg=0.0, scaling=0.0, shear=0.1).abs()
+    assert 0.099 < float(sheared.triu(1).max()) <= 0.1 and float(sheared.tril(-1).max()) == 0
+    scaled = draw_affine(draws(), rotation_deg=0.0, scaling=0.15, shear=0.0).abs().diagonal(dim1=1, dim2=2)
+    assert float(scaled.min()) == pytest.approx(1 / 1.15, rel=1e-3)
+    assert float(scaled.max()) == pytest.approx(1 / 0.85, rel=1e-3)
+
+
+def test_points_in_a_ball() -> None:
+    """Uniform: the cube of the radius is uniform, and the mean is the centre."""
+    points = draw_in_ball(draws())
+    cube = points.norm(dim=1) ** 3
+    assert float(cube.max()) <= 1.0001
+    quantiles = cube.quantile(torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quantiles, torch.tensor([0.25, 0.5, 0.75]), atol=0.02, rtol=0)
+    assert points.mean(dim=0).abs().max() < 0.02

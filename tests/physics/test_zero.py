@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from custom_transforms.physics import combine_sources, feasible_offset, separate_sources
+from custom_transforms.physics import combine_sources, feasible_offset, nearest_feasible, separate_sources
 
 
 def head(batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,3 +79,18 @@ def test_improves_the_closed_form() -> None:
     plain = separate_sources(shifted, r2prime).clamp(min=0)
     pinned = separate_sources(shifted + mask * feasible_offset(shifted, r2prime, mask), r2prime).clamp(min=0)
     assert (pinned - chi).norm() < 0.1 * (plain - chi).norm()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([[1.2, 0.8]])])
+def test_nearest_feasible_is_the_least_that_leaves_no_source_negative(weights: torch.Tensor | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, r2prime = (torch.randn(1, 1, 5, 6, 7, generator=generator) for _ in range(2))
+    feasible = nearest_feasible(q, r2prime, weights)
+    sources = separate_sources(q, feasible, weights)
+    assert float(sources.min()) > -1e-6
+    changed = feasible > r2prime
+    assert changed.any() and not changed.all()
+    torch.testing.assert_close(feasible[~changed], r2prime[~changed])
+    torch.testing.assert_close(
+        sources.amin(1, keepdim=True)[changed], torch.zeros(int(changed.sum())), atol=1e-6, rtol=0
+    )
