@@ -16,6 +16,7 @@ from custom_transforms.transforms.axial import AxialFrame
 from custom_transforms.transforms.geometry import b0_direction_from_affine, unit_vector, voxel_size_from_affine
 
 Geometry = tuple[Tensor | None, Tensor | None, Tensor | None]
+_STORED = ([0, 1, 2], [1, 1, 1])  # the axes as they are
 
 
 def canonical_order(affine: Tensor) -> tuple[list[int], list[int]]:
@@ -41,6 +42,18 @@ def _affines(inputs: Tensor) -> Tensor | None:
     return affine
 
 
+def mask_box(mask: Tensor, margin_voxels: int) -> tuple[slice, slice, slice]:
+    """Give the smallest box around the masks of a batch, (B, 1, X, Y, Z), with a margin; all if they are empty."""
+    inside = (mask > 0).any(dim=1).any(dim=0)
+    if not bool(inside.any()):
+        return slice(None), slice(None), slice(None)
+    indices = inside.nonzero()
+    low = (indices.amin(dim=0) - margin_voxels).clamp(min=0).tolist()
+    high = (indices.amax(dim=0) + 1 + margin_voxels).tolist()
+    x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
+    return x, y, z
+
+
 class GeometryInferer(Inferer):
     """Call ``network(image, voxel_size_mm, b0_direction, relaxivity_weights)`` with the geometry of the image.
 
@@ -49,12 +62,14 @@ class GeometryInferer(Inferer):
 
     An image with an affine is permuted and flipped to the closest RAS+ orientation, its geometry with it, and the
     result is brought back, so that the storage order of a head cannot change its maps. Images of a batch whose
-    orientations differ run one by one.
+    orientations differ run one by one. Such an image is also cropped to its mask and a margin, which saves time and
+    memory: the network pads its dipole convolution itself, and all maps are zero outside the mask.
 
     Args:
         b0_direction: (3,) in voxel axes of the image as stored; scaled to length 1.
         relaxivity_weights: (2,) = [Dr_para, Dr_dia] / Dr, with R2' / Dr in the image.
         canonical: bring images to RAS+ before the network.
+        margin_voxels: margin around the mask.
     """
 
     def __init__(
@@ -63,10 +78,12 @@ class GeometryInferer(Inferer):
         b0_direction: Sequence[float] | None = None,
         relaxivity_weights: Sequence[float] | None = None,
         canonical: bool = True,
+        margin_voxels: int = 8,
     ) -> None:
         self.b0_direction = None if b0_direction is None else unit_vector(b0_direction)
         self.relaxivity_weights = None if relaxivity_weights is None else torch.tensor(relaxivity_weights).float()
         self.canonical = canonical
+        self.margin_voxels = margin_voxels
         self._warned = False
 
     def __call__(
@@ -92,10 +109,14 @@ class GeometryInferer(Inferer):
         affines = _affines(inputs)
         image = convert_to_tensor(inputs, track_meta=False, dtype=torch.float32)
         geometry = self._geometry(image, affines, (voxel_size_mm, b0_direction, relaxivity_weights))
-        if affines is None or not self.canonical:
+        if affines is None:
             chi = network(image, *geometry)
         else:
-            chi = _run_canonical(image, network, geometry, [canonical_order(affine) for affine in affines])
+            x, y, z = mask_box(split_image(image)[2], self.margin_voxels)
+            orders = [canonical_order(affine) if self.canonical else _STORED for affine in affines]
+            cropped = _run_canonical(image[..., x, y, z], network, geometry, orders)
+            chi = cropped.new_zeros(*cropped.shape[:-3], *image.shape[-3:])
+            chi[..., x, y, z] = cropped
         chi = convert_to_tensor(chi, track_meta=False, dtype=torch.float32)
         return MetaTensor(chi).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else chi
 
@@ -138,6 +159,7 @@ class AxialInferer(GeometryInferer):
         b0_direction: see :class:`GeometryInferer`.
         relaxivity_weights: see :class:`GeometryInferer`.
         canonical: see :class:`GeometryInferer`.
+        margin_voxels: see :class:`GeometryInferer`.
     """
 
     def __init__(
@@ -147,8 +169,14 @@ class AxialInferer(GeometryInferer):
         b0_direction: Sequence[float] | None = None,
         relaxivity_weights: Sequence[float] | None = None,
         canonical: bool = True,
+        margin_voxels: int = 8,
     ) -> None:
-        super().__init__(b0_direction=b0_direction, relaxivity_weights=relaxivity_weights, canonical=canonical)
+        super().__init__(
+            b0_direction=b0_direction,
+            relaxivity_weights=relaxivity_weights,
+            canonical=canonical,
+            margin_voxels=margin_voxels,
+        )
         if not voxel_size_mm > 0:
             raise ValueError(f"voxel_size_mm must be positive, got {voxel_size_mm}")
         self.voxel_size_mm = voxel_size_mm

@@ -4,10 +4,13 @@ from itertools import permutations, product
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import SupervisedEvaluator
 
+from custom_transforms.bundle_path import bundle_path
 from custom_transforms.inferers import AxialInferer, GeometryInferer, canonical_order
+from custom_transforms.physics import SourceModel
 from custom_transforms.transforms import b0_direction_from_affine, voxel_size_from_affine
 
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
@@ -258,3 +261,48 @@ def test_axial_batches_of_different_geometries(masked_head: MetaTensor) -> None:
 def test_axial_voxel_size_must_be_positive() -> None:
     with pytest.raises(ValueError, match="voxel_size_mm must be positive"):
         AxialInferer(voxel_size_mm=-1.0)
+
+
+@pytest.mark.parametrize("canonical", [True, False])
+def test_an_image_is_cropped_to_its_mask(head: MetaTensor, canonical: bool) -> None:
+    """The network sees the brain and the margin alone, at its place, and zeros come back elsewhere."""
+    image = torch.zeros(1, 3, 20, 18, 16)
+    image[:, :2, 6:11, 5:9, 4:10] = torch.rand(1, 2, 5, 4, 6, generator=torch.Generator().manual_seed(0))
+    image[:, 2, 6:11, 5:9, 4:10] = 1
+    flipped = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    seen: list[torch.Size] = []
+
+    def network(image: torch.Tensor, *geometry: torch.Tensor | None) -> torch.Tensor:
+        seen.append(image.shape)
+        return image[:, :2] * 2
+
+    inferer = GeometryInferer(margin_voxels=2, canonical=canonical)
+    chi = inferer(MetaTensor(image, affine=head.affine @ flipped), network)
+    assert seen == [(1, 3, 9, 8, 10)]
+    assert torch.equal(chi.as_tensor(), 2 * image[:, :2])
+    seen.clear()
+    GeometryInferer(margin_voxels=5)(MetaTensor(image, affine=head.affine), network)
+    GeometryInferer()(MetaTensor(0 * image, affine=head.affine), network)  # an empty mask
+    GeometryInferer()(image, network, torch.ones(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))  # no affine
+    assert seen == [(1, 3, 15, 14, 15), (1, 3, 20, 18, 16), (1, 3, 20, 18, 16)]
+
+
+def test_a_crop_changes_the_maps_little(head: MetaTensor) -> None:
+    """Of the bundle's network with random weights; the dipole convolution pads itself."""
+    config = ConfigParser.load_config_file(bundle_path() / "configs" / "inference.json")
+    torch.manual_seed(0)
+    network = ConfigParser(config | {"channels": [4, 4, 8], "weights": False, "amp": False}).get_parsed_content(
+        "network_def"
+    )
+    shape = (30, 28, 32)
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in shape], indexing="ij")
+    ball = (torch.stack(axes).norm(dim=0) < 0.6).float()
+    chi = 0.1 * torch.rand(1, 2, *shape, generator=torch.Generator().manual_seed(0)) * ball
+    measured = SourceModel(padding=1.0)(
+        chi, voxel_size_from_affine(head.affine)[None], b0_direction_from_affine(head.affine)[None]
+    )
+    image = MetaTensor(torch.cat([measured * ball, ball.expand(1, 1, *shape)], dim=1), affine=head.affine)
+    with torch.no_grad():
+        whole, cropped = (GeometryInferer(margin_voxels=m)(image, network.eval()) for m in (99, 4))
+    assert (whole - cropped).norm() < 0.02 * whole.norm()
+    assert not torch.equal(whole, cropped)
