@@ -159,8 +159,8 @@ def write_dataset_files(dataset: Path) -> None:
     (dataset / "dseg.tsv").write_text(f"index\tname\n{rows}", encoding="utf-8")
 
 
-def _draw_seeds(seed: int, subject: int) -> tuple[int, int]:
-    # cohorts of neighbouring seeds share no subject
+def draw_seeds(seed: int, subject: int) -> tuple[int, int]:
+    """Give the seeds of a subject's anatomy and noise; cohorts of neighbouring seeds share no subject."""
     anatomy, noise = np.random.SeedSequence([seed, subject]).generate_state(2)
     return int(anatomy), int(noise)
 
@@ -217,7 +217,7 @@ def simulate(
     scan = Scan(snr, b0_tesla, para, dia, echoes)
     with staged_folder(folder) as stage:
         for number in tqdm(range(1, subjects + 1), desc="simulating", unit="subject", disable=None):
-            seeds = _draw_seeds(seed, number)
+            seeds = draw_seeds(seed, number)
             write_subject(stage, f"sub-{number:02d}", brain=brain, scan=scan, seeds=seeds, orientations=orientations)
         write_dataset_files(stage)
         if orientations > 1 and subjects >= len(SPLIT):
