@@ -10,6 +10,7 @@ from custom_transforms.phantom.random_draws import Draws, gaussian_noise, low_pa
 from custom_transforms.phantom.steps.base import Imperfection, Maps, Step, column
 
 _MEAN_SIN2 = 2 / 3  # of the angle between a fibre and B0, over all directions of fibres
+_EXCESS_OF_WHITE_MATTER = 0.25  # (chi_dia - chi_para) / (chi_dia + chi_para) there
 _CALCIFIED_PPM = 0.1  # more diamagnetic than myelin
 
 
@@ -69,7 +70,8 @@ class AnisotropicWhiteMatter(Imperfection):
         fibres = gaussian_noise(draws, 3, shape, voxel_size_mm, sigma=draws.uniform(*self.length_voxels))
         along = torch.einsum("bixyz,bi->bxyz", fibres, b0.to(fibres))[:, None]
         cos2 = along.square() / fibres.square().sum(dim=1, keepdim=True).clamp(min=1e-12)
-        myelin = ((dia - para) / (dia + para).clamp(min=1e-6)).clamp(0.0, 1.0) * (dia < _CALCIFIED_PPM)
+        excess = (dia - para) / (dia + para).clamp(min=1e-6)
+        myelin = (excess / _EXCESS_OF_WHITE_MATTER).clamp(0.0, 1.0) * (dia < _CALCIFIED_PPM)
         myelin = myelin * self.chosen(draws)
         a, b = column(draws.uniform(*self.susceptibility)), column(draws.uniform(*self.relaxivity))
         return {
