@@ -18,6 +18,7 @@ from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
 from custom_transforms.variants import (
     DEFAULT,
+    gives_uncertainty,
     inference_config,
     inverts_dipole,
     is_learned,
@@ -122,6 +123,16 @@ def check_magnitude(variant: str, magnitude: str | None) -> None:
         f"--variant {variant} has no use for --magnitude: leave it out, or use --variant "
         f"{', '.join(names[:-1])} or {names[-1]}"
     )
+
+
+def check_uncertainty(variant: str, rates: Collection[str]) -> None:
+    """Refuse standard deviations of a variant that has no head for them, or of chi_total alone."""
+    if not rates:
+        raise InputError("--uncertainty is for chi_para and chi_dia: give --r2prime too, or leave out --uncertainty")
+    if not gives_uncertainty(variant):
+        names = [name for name in variant_names() if gives_uncertainty(name)]
+        remedy = f"use --variant {' or '.join(names)}" if names else "train one with configs/train_uncertainty.json"
+        raise InputError(f"--variant {variant} has no head for --uncertainty: leave it out, or {remedy}")
 
 
 def check_plausible(maps: Mapping[str, MetaTensor], settings: Settings, *, force: bool) -> list[str]:

@@ -15,10 +15,12 @@ from monai.data import MetaTensor
 from custom_transforms import keys
 from custom_transforms.checks import InputError, check_maps, rate_key, read_map, user_input
 from custom_transforms.inferers import AxialInferer, GeometryInferer
+from custom_transforms.networks.uncertainty import INTERVALS
 from custom_transforms.options import (
     Settings,
     check_magnitude,
     check_plausible,
+    check_uncertainty,
     choose_device,
     choose_relaxivities,
     choose_variant,
@@ -40,9 +42,11 @@ from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.geometry import unit_vector
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
+from custom_transforms.transforms.sources import SD_SUFFIX
 from custom_transforms.variants import inference_config
 
 MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
+SD_MAPS = tuple(f"{name}{SD_SUFFIX}" for name in MAPS[:2])
 RECORD = "reconstruction.json"
 FIGURE = "reconstruction.png"
 R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*", None: "not used"}
@@ -54,7 +58,7 @@ def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) 
     Args:
         config: inference.json of a variant, with its settings.
         files: paths of local_field, r2prime or r2star, and mask.
-        output: folder for chi_para, chi_dia and chi_total.
+        output: folder for chi_para, chi_dia and chi_total, and for what else the config saves.
     """
     config.update({"datalist": [dict(files)], "output_dir": str(output)})
     logging.getLogger("monai.data.image_writer").setLevel(logging.WARNING)  # it would name the temporary files
@@ -111,6 +115,7 @@ def reconstruct(
     relaxivity_dia: float | None = None,
     b0_tesla: float = 3.0,
     reference: Reference = "none",
+    uncertainty: bool = False,
     device: str = "auto",
     force: bool = False,
 ) -> None:
@@ -135,6 +140,7 @@ def reconstruct(
         relaxivity_dia: that of diamagnetic sources alone, with relaxivity_para.
         b0_tesla: field strength in T.
         reference: zero of chi_total; none, csf (cerebrospinal fluid) or brain (mean of the mask).
+        uncertainty: write chi_para_sd and chi_dia_sd too, the standard deviations of both maps.
         device: auto, cpu, cuda, cuda:1 and so on.
         force: go on with values that do not look like their unit, and threshold the mask at 0.5.
     """
@@ -153,7 +159,9 @@ def reconstruct(
     files = {keys.LOCAL_FIELD: local_field, **rates, keys.MASK: mask, **magnitudes}
     chosen = choose_variant(variant, rates)
     torch_device = choose_device(device)
-    config = inference_config(chosen, device=torch_device, qsm=not rates)
+    if uncertainty:
+        check_uncertainty(chosen, rates)
+    config = inference_config(chosen, device=torch_device, qsm=not rates, uncertainty=uncertainty)
     config.update({**asdict(settings), "magnitude": bool(magnitudes)})
     weights = describe_weights(config)
     refuse_two_relaxivities(config)
@@ -168,12 +176,16 @@ def reconstruct(
         "forced": force,
         "geometry": describe_geometry(maps[keys.LOCAL_FIELD], settings.b0_direction),
         "unit": "ppm; chi_para and chi_dia are magnitudes, chi_total = chi_para - chi_dia",
+        "intervals": {f"{share:.2%}": f"± {factor:g} sd" for share, factor in INTERVALS.items()}
+        if uncertainty
+        else None,
         "weights": weights,
         "device": str(torch_device),
         "versions": versions(),
     }
     note = f"R2' is not measured but {R2PRIME_SOURCE[keys.R2STAR]} (variant {chosen})" if keys.R2STAR in files else ""
     names = MAPS if rates else MAPS[-1:]
+    files_written = names + SD_MAPS if uncertainty else names
     with staged_folder(Path(output)) as stage:
         _tell("separating")
         run_inference(config, files, stage)
@@ -187,4 +199,4 @@ def reconstruct(
         write_json(stage / RECORD, {**record, "convergence": convergence, "warnings": warnings, **cost})
     for warning in warnings:
         print(f"chisep: warning: {warning}", file=sys.stderr)
-    print(f"{', '.join(f'{name}.nii.gz' for name in names)}, {RECORD} and {FIGURE} are in {output}")
+    print(f"{', '.join(f'{name}.nii.gz' for name in files_written)}, {RECORD} and {FIGURE} are in {output}")

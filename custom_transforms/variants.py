@@ -56,23 +56,32 @@ def inverts_dipole(name: str) -> bool:
     return str(inference_config(name)["network_def"]["_target_"]).endswith(".SusceptibilitySeparation")
 
 
-def inference_config(name: str, *, device: torch.device | str = "cpu", qsm: bool = False) -> ConfigParser:
+def inference_config(
+    name: str, *, device: torch.device | str = "cpu", qsm: bool = False, uncertainty: bool = False
+) -> ConfigParser:
     """Give inference.json with the patch of a variant stacked on it.
 
     Args:
         name: of the variant.
         device: where its network runs.
         qsm: stack qsm.json too: chi_total alone, from the local field.
+        uncertainty: stack uncertainty.json too: standard deviations as well.
 
     Raises:
         ValueError: there is no such variant.
     """
     parser = ConfigParser()
     configs = bundle_path() / "configs"
-    parser.read_config([configs / "inference.json", variant_path(name), *([configs / "qsm.json"] if qsm else [])])
+    patches = [configs / f"{patch}.json" for patch, wanted in (("qsm", qsm), ("uncertainty", uncertainty)) if wanted]
+    parser.read_config([configs / "inference.json", variant_path(name), *patches])
     parser.read_meta(configs / "metadata.json")
     parser.update({"bundle_root": str(bundle_path()), "device": f"$torch.device('{device}')"})
     return parser
+
+
+def gives_uncertainty(name: str) -> bool:
+    """Say whether a variant has a head that gives standard deviations."""
+    return Path(inference_config(name, uncertainty=True).get_parsed_content("uncertainty_weights")).is_file()
 
 
 def uses_magnitude(network: nn.Module) -> bool:

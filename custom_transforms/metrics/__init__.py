@@ -1,10 +1,12 @@
 """Error measures of susceptibility maps, as functions of tensors and as Ignite metrics.
 
 error.py and structure.py compare voxels; regions.py, orientation.py and streaking.py look for what a method does wrong
-to tissue, lesions, rotated heads and ill-posed frequencies; ignite.py makes metrics of them, to be named in configs.
+to tissue, lesions, rotated heads and ill-posed frequencies; calibration.py asks whether standard deviations are what
+they say; ignite.py makes metrics of them, to be named in configs.
 All functions compute in float64.
 """
 
+from .calibration import coverage_percent, rank_correlation, reliability
 from .error import masked_mean, nrmse_percent, psnr_db
 from .ignite import (
     HFEN,
@@ -12,6 +14,7 @@ from .ignite import (
     PSNR,
     SSIM,
     XSIM,
+    Coverage,
     DeepGreyLinearity,
     Leakage,
     LesionR2,
@@ -40,6 +43,7 @@ __all__ = [
     "PSNR",
     "SSIM",
     "XSIM",
+    "Coverage",
     "DeepGreyLinearity",
     "Leakage",
     "LesionR2",
@@ -49,6 +53,7 @@ __all__ = [
     "RegionMean",
     "Streaking",
     "connected_components",
+    "coverage_percent",
     "deep_grey_linearity",
     "fit_line",
     "hfen_percent",
@@ -59,7 +64,9 @@ __all__ = [
     "nrmse_percent",
     "orientation_sd",
     "psnr_db",
+    "rank_correlation",
     "region_means",
+    "reliability",
     "ssim",
     "streaking_percent",
     "xsim",

@@ -10,6 +10,7 @@ from ignite import distributed as idist
 from ignite.metrics import Metric
 from torch import Tensor
 
+from custom_transforms.metrics.calibration import coverage_percent
 from custom_transforms.metrics.error import nrmse_percent, psnr_db
 from custom_transforms.metrics.orientation import orientation_sd
 from custom_transforms.metrics.regions import (
@@ -126,6 +127,26 @@ class OrientationSD(VolumeMetric):
     """Mean standard deviation of (pred, mask) over the orientations of a head, a batch; see :func:`orientation_sd`."""
 
     score = staticmethod(orientation_sd)
+
+
+class Coverage(VolumeMetric):
+    """Mean share of the voxels whose truth lies in the interval, in percent; see :func:`coverage_percent`.
+
+    Args:
+        output_transform: engine output to (pred, sd, truth, mask), (B, C, X, Y, Z) each.
+        source: channel to look at; the mean over the channels if None.
+        factor: half the width of the interval in standard deviations.
+    """
+
+    def __init__(
+        self, output_transform: OutputTransform = lambda x: x, *, source: int | None = None, factor: float
+    ) -> None:
+        self.factor = factor
+        super().__init__(output_transform, source=source)
+
+    def score(self, pred: Tensor, sd: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+        """Score each volume."""
+        return coverage_percent(pred, sd, truth, mask, factor=self.factor)
 
 
 class RegionMean(VolumeMetric):

@@ -6,12 +6,14 @@ unrolled_gradient  GradientUnrolledChiSepNet: gradient steps and one prior, as i
 qsmnet             QsmNet: direct, the total susceptibility alone
 r2primenet         R2PrimeNet, R2Removal: R2' from R2*; PredictedR2Prime: any method on it
 frozen             Frozen: a trained network inside another one
+uncertainty        UncertainSeparation: any method, and a standard deviation for each of its maps
 """
 
 from .chi_sepnet import ChiSepNet
 from .frozen import Frozen
 from .qsmnet import QsmNet
 from .r2primenet import PredictedR2Prime, R2PrimeNet, R2Removal
+from .uncertainty import UncertainSeparation
 from .unrolled import UnrolledChiSepNet
 from .unrolled_gradient import GradientUnrolledChiSepNet
 
@@ -23,5 +25,6 @@ __all__ = [
     "QsmNet",
     "R2PrimeNet",
     "R2Removal",
+    "UncertainSeparation",
     "UnrolledChiSepNet",
 ]

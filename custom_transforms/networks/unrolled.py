@@ -8,9 +8,9 @@ r"""Unrolled chi-sepnet: proximal steps of the physics, each followed by a learn
     q            <- q + g_i <u>_a                  the mean of the guesses over the mask, weighted by exp(a)
     chi          <- m chi
 
-from q = 0 and R = R2'/Dr. The field does not tell the mean of q; what fluid tells of it shall move all voxels, which the
-offset does and no convolution could. Physics runs in float32 in ppm on a padded whole volume at its own voxel size and
-B0 direction, so the network knows no fixed resolution or head position; the prior P_i is an injected MONAI network.
+from q = 0 and R = R2'/Dr. The field does not tell the mean of q; what fluid tells of it shall move all voxels, which
+the offset does and no convolution could. Physics runs in float32 in ppm on a padded whole volume at its own voxel size
+and B0 direction, so the network knows no fixed resolution or head position; the prior P_i is an injected MONAI network.
 
 References:
     Kim 2023 (unrolled chi-sepnet-R2'), here with a proximal instead of a gradient step; Lai 2020,

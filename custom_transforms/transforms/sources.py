@@ -12,6 +12,9 @@ from custom_transforms.keys import CHI_DIA, CHI_PARA, CHI_TOTAL, PRED
 
 from .base import InvertibleMapTransform, image_name, to_float_tensor
 
+SD_SUFFIX = "_sd"
+"""What is appended to the name of a map for that of its standard deviation."""
+
 
 class TotalSusceptibilityd(MapTransform):
     """Write the total susceptibility, chi_total = chi_para - chi_dia, (1, X, Y, Z) in ppm."""
@@ -34,6 +37,8 @@ class TotalSusceptibilityd(MapTransform):
 class SplitSourcesd(MapTransform):
     """Split a prediction (2, X, Y, Z) into chi_para, chi_dia and chi_total, each (1, X, Y, Z) in ppm.
 
+    Of a prediction with standard deviations, (4, X, Y, Z), these go to the keys of their sources with "_sd" behind.
+
     Args:
         keys: key of the prediction.
         chi_para_key: key that chi_para is written to.
@@ -55,17 +60,22 @@ class SplitSourcesd(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the three maps."""
+        """Write the maps.
+
+        Raises:
+            ValueError: wrong shape.
+        """
         result = dict(data)
         chi_para_key, chi_dia_key = self.total.keys
         for key in self.key_iterator(result):
-            pair = to_float_tensor(result[key])
-            if pair.ndim != 4 or pair.shape[0] != 2:
+            maps = to_float_tensor(result[key])
+            if maps.ndim != 4 or maps.shape[0] not in (2, 4):
                 raise ValueError(
-                    f"{key} must have shape (2, X, Y, Z), got {tuple(pair.shape)}; decollate a batch first"
+                    f"{key} must have shape (2, X, Y, Z), or 4 channels with standard deviations, "
+                    f"got {tuple(maps.shape)}; decollate a batch first"
                 )
-            result[chi_para_key] = pair[0:1]
-            result[chi_dia_key] = pair[1:2]
+            names = [chi_para_key, chi_dia_key, f"{chi_para_key}{SD_SUFFIX}", f"{chi_dia_key}{SD_SUFFIX}"]
+            result |= {name: maps[i : i + 1] for i, name in enumerate(names[: len(maps)])}
         return self.total(result)
 
 

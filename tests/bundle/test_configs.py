@@ -15,7 +15,8 @@ from monai.bundle.config_item import ComponentLocator
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = sorted(path.name for path in (BUNDLE / "configs").glob("*.json") if path.name != "metadata.json")
-PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", "qsm.json"})
+OF_INFERENCE = ["qsm.json", "uncertainty.json"]
+PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", *OF_INFERENCE})
 VARIANTS = sorted(f"variants/{path.name}" for path in (BUNDLE / "configs/variants").iterdir())
 INVERSIONS = ("tikhonov", "tkd", "tv", "medi", "qsmnet", "qsmnet_plus")
 STACKS = [
@@ -25,6 +26,8 @@ STACKS = [
     *(["train.json", variant] for variant in VARIANTS),
     *(["train.json", variant, patch] for variant in VARIANTS for patch in ("evaluate.json", "quick.json")),
     *(["inference.json", variant] for variant in VARIANTS),
+    ["inference.json", "uncertainty.json"],
+    ["inference.json", "variants/unrolled_r2star.json", "uncertainty.json"],
     *(["inference.json", f"variants/{name}.json", "qsm.json"] for name in INVERSIONS),
 ]
 
@@ -60,9 +63,11 @@ def test_missing_target_is_found() -> None:
 @pytest.mark.parametrize("patch", PATCHES)
 def test_patches_change_what_is_there(patch: str) -> None:
     """A misspelt name in a patch would be as silent as one on the command line."""
-    own = {"evaluate.json": {"section", "weights", "evaluating"}, "multi_gpu_train.json": {"finalize"}}.get(
-        patch, set()
-    )
+    own = {
+        "evaluate.json": {"section", "weights", "evaluating"},
+        "multi_gpu_train.json": {"finalize"},
+        "train_uncertainty.json": {"head_channels", "method", "calibration_brain", "calibration"},
+    }.get(patch, set())
     train = ConfigParser(read("train.json"))
     names = [name.lstrip("+") for name in read(patch) if name != "_desc_"]
     assert [name for name in names if name not in train and name not in own] == []
