@@ -54,8 +54,8 @@ def shipped_network(device: torch.device) -> torch.nn.Module:
     return network
 
 
-def measure(condition: Condition, network: torch.nn.Module, device: torch.device, seed: int) -> list[str]:
-    """Give the cells of a condition's row: para / dia NRMSE of each method, and the network's time in s."""
+def simulated_subject(condition: Condition, device: torch.device, seed: int) -> dict[str, Tensor]:
+    """Give a measured head: image, label, mask and geometry, with a batch axis."""
     acquisition = Acquisition(
         relaxivity_para_per_s_ppm=137.0, relaxivity_dia_per_s_ppm=condition.relaxivity_dia_per_s_ppm
     )
@@ -63,7 +63,12 @@ def measure(condition: Condition, network: torch.nn.Module, device: torch.device
         voxel_size_mm=condition.voxel_size_mm, tilt_deg=condition.tilt_deg, lesions=condition.lesions
     )
     subject = SimulatedSubjects(brain=brain, length=1, seed=seed, snr=condition.snr, acquisition=acquisition)[0]
-    batch = {name: value[None].to(device) for name, value in subject.items()}
+    return {name: value[None].to(device) for name, value in subject.items()}
+
+
+def measure(condition: Condition, network: torch.nn.Module, device: torch.device, seed: int) -> list[str]:
+    """Give the cells of a condition's row: para / dia NRMSE of each method, and the network's time in s."""
+    batch = simulated_subject(condition, device, seed)
     image, truth, mask = batch[keys.IMAGE], batch[keys.LABEL], batch[keys.MASK]
     voxel_size_mm, b0_direction, weights = (batch[name] for name in keys.GEOMETRY)
 

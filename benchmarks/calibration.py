@@ -14,13 +14,12 @@ import argparse
 import time
 
 import torch
-from accuracy import CONDITIONS, Condition
+from accuracy import CONDITIONS, Condition, simulated_subject
 from torch import Tensor
 
 from custom_transforms import keys
 from custom_transforms.metrics import coverage_percent, rank_correlation, reliability
 from custom_transforms.networks.uncertainty import INTERVALS
-from custom_transforms.phantom import Acquisition, AnatomicalBrain, SimulatedSubjects
 from custom_transforms.provenance import hardware
 from custom_transforms.variants import DEFAULT, inference_config
 
@@ -39,14 +38,7 @@ def uncertain_network(device: torch.device, head: str | None) -> torch.nn.Module
 
 def separate(condition: Condition, network: torch.nn.Module, device: torch.device, seed: int) -> list[Tensor]:
     """Measure a head; give the maps, their standard deviations, the truth, (1, 2, X, Y, Z) in ppm, and the mask."""
-    acquisition = Acquisition(
-        relaxivity_para_per_s_ppm=137.0, relaxivity_dia_per_s_ppm=condition.relaxivity_dia_per_s_ppm
-    )
-    brain = AnatomicalBrain(
-        voxel_size_mm=condition.voxel_size_mm, tilt_deg=condition.tilt_deg, lesions=condition.lesions
-    )
-    subject = SimulatedSubjects(brain=brain, length=1, seed=seed, snr=condition.snr, acquisition=acquisition)[0]
-    batch = {name: value[None].to(device) for name, value in subject.items()}
+    batch = simulated_subject(condition, device, seed)
     with torch.inference_mode():
         pred = network(batch[keys.IMAGE], *(batch[name] for name in keys.GEOMETRY))
     return [*pred.split(2, dim=1), batch[keys.LABEL], batch[keys.MASK]]

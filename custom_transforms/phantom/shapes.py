@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from custom_transforms import keys
 from custom_transforms.phantom.random_draws import Draws, Range, gaussian_noise, relative_voxel_size, rotations
 
 R2_LIMIT_PER_S = 60.0  # what the sources raise R2 to at most
@@ -178,20 +177,6 @@ def texture_factor(draws: Draws, canvas: Canvas, texture: float, gradient: float
     fine = canvas.noise(draws, 2, draws.uniform(0.5, 3.0))
     slow = canvas.noise(draws, 2, draws.uniform(6.0, 15.0))
     return torch.exp(_column(draws.uniform(0.0, texture)) * fine + gradient * slow)
-
-
-def tissue_maps(maps: Tensor, mask: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor) -> dict[str, Tensor]:
-    """Name the maps (B, 4, X, Y, Z), not negative and zero outside the mask, and what goes with them."""
-    chi_para, chi_dia, r2, m0 = (maps.clamp(min=0.0) * mask).split(1, dim=1)
-    return {
-        keys.CHI_PARA: chi_para,
-        keys.CHI_DIA: chi_dia,
-        keys.R2: r2,
-        keys.PROTON_DENSITY: m0,
-        keys.MASK: mask,
-        keys.VOXEL_SIZE_MM: voxel_size_mm,
-        keys.B0_DIRECTION: b0_direction,
-    }
 
 
 def raised_r2(r2: Tensor, chi: Tensor, slopes: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ its own values, exchanges those of the regions in a part of the volumes, and add
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,33 +17,23 @@ from torch import Tensor
 
 from custom_transforms.phantom.filters import gaussian_smooth
 from custom_transforms.phantom.random_draws import (
-    LONGEST_MM,
-    SLICE_RATIO,
-    VOXEL_SIZE_MM,
     Draws,
     Range,
     draw_affine,
-    draw_b0_direction,
     draw_in_ball,
-    draw_voxel_size_mm,
     gaussian_noise,
-    low_pass,
 )
 from custom_transforms.phantom.regions import label_regions
 from custom_transforms.phantom.shapes import (
-    LESIONS,
-    VESSELS,
     Canvas,
-    Ellipsoids,
-    Vessels,
     paint_ellipsoids,
     paint_vessels,
     texture_factor,
-    tissue_maps,
 )
 from custom_transforms.phantom.structures import NUCLEUS_REGIONS, REGIONS, TRACT_REGIONS
 from custom_transforms.phantom.template import load_template
 from custom_transforms.phantom.tissue import NUCLEUS_EDGE_MM, tissue_table
+from custom_transforms.phantom.training_phantom import TrainingPhantom
 
 _COARSE_VOXEL_MM = 1.5  # mean voxel size from which the template is averaged first
 _KNOTS = 20  # along each axis of the crop, between which positions are interpolated
@@ -103,17 +92,10 @@ def _load_anatomy(device: str) -> _Anatomy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarpedAnatomy:
-    """Batches of warped crops of the brain; ranges are [low, high].
+class WarpedAnatomy(TrainingPhantom):
+    """Batches of warped crops of the brain; ranges are [low, high], other arguments those of :class:`TrainingPhantom`.
 
     Args:
-        shape: spatial shape (X, Y, Z).
-        voxel_size_mm: range of the voxel size along the two equal axes.
-        slice_ratio: largest ratio of the third axis, mostly z, to the other two.
-        longest_mm: largest voxel size along it.
-        tilt_deg: largest angle between B0 and the third axis.
-        detail: range of the factor of the lengths of lesions, vessels and texture, log-uniform.
-        edge_voxels: range of the SD of the blur of edges, in mean voxel sizes.
         rotation_deg: largest rotation about each axis.
         scaling: largest relative change of the size along each axis.
         shear: largest slope.
@@ -124,20 +106,8 @@ class WarpedAnatomy:
         m0_sd: the same of m0.
         shuffle: chance that the regions other than fluid exchange their values first.
         r2_per_iron: range of the relative change of R2 with that of chi_para inside a region.
-        lesions: family of haemorrhages and calcifications, or None for none.
-        vessels: what vessels look like, or None for none.
-        texture: largest SD of the multiplicative texture.
-        gradient: SD of the slow multiplicative gradient.
-        device: where the maps are made.
     """
 
-    shape: Sequence[int] = (64, 64, 64)
-    voxel_size_mm: Range = VOXEL_SIZE_MM
-    slice_ratio: float = SLICE_RATIO
-    longest_mm: float = LONGEST_MM
-    tilt_deg: float = 45.0
-    detail: Range = (0.6, 1.4)
-    edge_voxels: Range = (0.2, 0.7)
     rotation_deg: float = 20.0
     scaling: float = 0.15
     shear: float = 0.1
@@ -148,26 +118,8 @@ class WarpedAnatomy:
     m0_sd: float = 0.1
     shuffle: float = 0.3
     r2_per_iron: Range = (0.0, 0.6)
-    lesions: Ellipsoids | None = LESIONS
-    vessels: Vessels | None = VESSELS
-    texture: float = 0.25
-    gradient: float = 0.15
-    device: torch.device | str = "cpu"
 
-    def __call__(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make a batch.
-
-        Args:
-            batch: number of volumes B.
-            generator: source of all randomness, on this object's device.
-
-        Returns:
-            chi_para, chi_dia (ppm), r2 (1/s), m0 (white matter = 1) and mask, each (B, 1, X, Y, Z) float32;
-            voxel_size_mm (B, 3) and b0_direction (B, 3), unit vectors in voxel axes.
-        """
-        draws = Draws(batch, generator, torch.device(self.device))
-        voxel_size_mm = draw_voxel_size_mm(draws, self.voxel_size_mm, self.slice_ratio, self.longest_mm)
-        canvas = Canvas(self.shape, voxel_size_mm, draws.log_uniform(*self.detail))
+    def _paint(self, draws: Draws, canvas: Canvas) -> tuple[Tensor, Tensor]:
         maps, mask = self._tissue(draws, canvas)
         change = texture_factor(draws, canvas, self.texture, self.gradient)
         r2_change = 1 + draws.uniform(*self.r2_per_iron)[:, None, None, None, None] * (change[:, :1] - 1)
@@ -177,8 +129,7 @@ class WarpedAnatomy:
             maps = paint_ellipsoids(maps, draws, canvas, self.lesions, warp=warp)
         if self.vessels is not None:
             maps = paint_vessels(maps, draws, canvas, self.vessels)
-        maps = low_pass(maps, voxel_size_mm, sigma=draws.uniform(*self.edge_voxels))
-        return tissue_maps(maps, mask, voxel_size_mm, draw_b0_direction(draws, self.tilt_deg))
+        return maps, mask
 
     def _tissue(self, draws: Draws, canvas: Canvas) -> tuple[Tensor, Tensor]:
         """Maps (B, 4, X, Y, Z) and mask (B, 1, X, Y, Z) of the crops, without texture."""

@@ -91,7 +91,7 @@ def test_vessels_are_paramagnetic() -> None:
 def test_r2_rises_with_both_sources() -> None:
     """The slopes b and c change R2 alone: by b chi_para + c chi_dia, up to 60 1/s, but not in fluid."""
     flat, raised = (
-        make(batch=4, lesions=None, r2_per_para=(b, b), r2_per_dia=(c, c), **PLAIN)
+        make(batch=12, lesions=None, r2_per_para=(b, b), r2_per_dia=(c, c), **PLAIN)
         for b, c in ((0.0, 0.0), (40.0, 100.0))
     )
     for name in (keys.CHI_PARA, keys.CHI_DIA, keys.PROTON_DENSITY):
@@ -137,7 +137,7 @@ def test_lesions_change_r2_and_m0() -> None:
 
 def test_detail_sets_the_size_of_structures() -> None:
     """Twice the detail, twice the lengths, half the borders between classes."""
-    options = {"shape": (48, 48, 48), "batch": 2, "nuclei": None, "lesions": None, "fine_voxels": (3.0, 3.0), **PLAIN}
+    options = {"shape": (48, 48, 48), "batch": 6, "nuclei": None, "lesions": None, "fine_voxels": (3.0, 3.0), **PLAIN}
     edges = []
     for detail in (0.7, 1.4):
         m0 = make(detail=(detail, detail), voxel_size_mm=(1, 1), slice_ratio=1.0, **options)[keys.PROTON_DENSITY]
