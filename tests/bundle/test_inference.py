@@ -32,7 +32,8 @@ def load(path: Path | str) -> np.ndarray:
 
 def network_def() -> UnrolledChiSepNet:
     config = ConfigParser.load_config_file(bundle_path() / "configs" / "inference.json")
-    network: UnrolledChiSepNet = ConfigParser(config | {"amp": False}).get_parsed_content("network_def")
+    config |= {"device": "$torch.device('cpu')"}
+    network: UnrolledChiSepNet = ConfigParser(config).get_parsed_content("network_def")
     return network
 
 
