@@ -20,7 +20,7 @@ from custom_transforms.evaluate import evaluate, evaluate_method
 from custom_transforms.keys import CHI_DIA, CHI_PARA, LOCAL_FIELD, MASK, R2PRIME, split_image
 from custom_transforms.metrics import nrmse_percent, xsim
 from custom_transforms.output import save_map
-from custom_transforms.phantom import RandomShapes, SimulatedBatches
+from custom_transforms.phantom import PhantomMixture, RandomShapes, SimulatedBatches, WarpedAnatomy
 from custom_transforms.phantom.steps import ideal_simulation
 from custom_transforms.physics import RELAXIVITY_3T_PER_S_PPM
 from custom_transforms.report.scores import COLUMNS
@@ -84,7 +84,8 @@ def test_scores_table_and_figure(bundle: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_numbers_are_those_of_the_validation_set(bundle: Path) -> None:
     """By hand: the volumes of seed 10^6 with a single relaxivity, closed form, metrics."""
-    phantom = RandomShapes(shape=(16, 18, 16))
+    phantoms = [RandomShapes(shape=(16, 18, 16)), WarpedAnatomy(shape=(16, 18, 16))]
+    phantom = PhantomMixture(phantoms=phantoms, weights=(0.5, 0.5))
     volumes = list(
         SimulatedBatches(
             phantom=phantom, batch_size=1, length=2, seed=10**6, simulation=ideal_simulation(relaxivity_split=0.0)

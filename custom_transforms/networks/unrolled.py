@@ -50,6 +50,7 @@ class UnrolledChiSepNet(nn.Module):
         shared: use one backbone for all steps instead of a copy for each.
         size_divisor: the backbone's total stride; images are padded to a multiple of it.
         padding: relative zero margin of the dipole convolution.
+        fluid_ppm: R2'/Dr from which on voxels hardly count for the zero of chi_total; see :func:`feasible_offset`.
         initial_regularisation: lambda at the first step; it is learned for each step.
         mixed_precision: run the backbone in bfloat16 (the physics stays in float32).
         deep_supervision: return all iterations in train mode.
@@ -67,6 +68,7 @@ class UnrolledChiSepNet(nn.Module):
         shared: bool = False,
         size_divisor: int = 4,
         padding: float = 0.25,
+        fluid_ppm: float = 0.05,
         initial_regularisation: float = 0.03,
         mixed_precision: bool = False,
         deep_supervision: bool = False,
@@ -78,6 +80,7 @@ class UnrolledChiSepNet(nn.Module):
         prior = Backbone(backbone, mixed_precision=mixed_precision, checkpointing=checkpointing)
         self.priors = nn.ModuleList(prior if shared else copy.deepcopy(prior) for _ in range(iterations))
         self.size_divisor = size_divisor
+        self.fluid_ppm = fluid_ppm
         self.dipole = DipoleConvolution(padding=padding)
         self.log_regularisation = nn.Parameter(torch.full((iterations, physics_steps), initial_regularisation).log())
         self.logit_r2prime_step = nn.Parameter(torch.zeros(iterations))
@@ -110,7 +113,7 @@ class UnrolledChiSepNet(nn.Module):
             step = self.logit_r2prime_step[i].sigmoid()
             for regularisation in self.log_regularisation[i].exp():
                 q, r2prime = proximal_step(q, r2prime, measured, kernel, grid, regularisation, step)
-            q = q + mask * feasible_offset(q, r2prime, mask, relaxivity_weights)
+            q = q + mask * feasible_offset(q, r2prime, mask, relaxivity_weights, self.fluid_ppm)
             chi = separate_sources(q, r2prime, relaxivity_weights)
             features = torch.cat([chi, measured], dim=1) / scale
             update = prior(features)

@@ -8,6 +8,8 @@ where s is near zero (cerebrospinal fluid). The offset c that violates this leas
 is a convex problem in one number, solved here by damped Newton steps on 3-voxel averages, which are less noisy.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
@@ -22,7 +24,11 @@ def zero_mean(q_ppm: Tensor, mask: Tensor) -> Tensor:
 
 
 def feasible_offset(
-    q_ppm: Tensor, r2prime_ppm: Tensor, mask: Tensor, relaxivity_weights: Tensor | None = None
+    q_ppm: Tensor,
+    r2prime_ppm: Tensor,
+    mask: Tensor,
+    relaxivity_weights: Tensor | None = None,
+    fluid_ppm: float = math.inf,
 ) -> Tensor:
     """Find the offset of q that makes both sources as little negative as possible.
 
@@ -31,6 +37,8 @@ def feasible_offset(
         r2prime_ppm: (B, 1, X, Y, Z) R2'/Dr.
         mask: (B, 1, X, Y, Z), 1 in the brain.
         relaxivity_weights: (B, 2), or None for a single Dr.
+        fluid_ppm: voxels count exp(-(R / fluid)^2): where R2' is strong and its relaxivity wrong, they would move the
+            zero. Infinity counts all alike.
 
     Returns:
         c in ppm, (B, 1, 1, 1, 1), to be added to q; no gradient flows through it.
@@ -41,6 +49,7 @@ def feasible_offset(
     share = inside.clamp(min=1e-3)
     q = avg_pool3d(mask * q_ppm, 3, ceil_mode=True) / share
     r2prime = avg_pool3d(mask * r2prime_ppm, 3, ceil_mode=True) / share
+    inside = inside * torch.exp(-((r2prime / fluid_ppm) ** 2))
     # a thousandth of the voxels: c stays where it is when nothing is violated
     damping = 1e-3 * inside.sum(dim=(1, 2, 3, 4), keepdim=True) + 1e-6
     c = torch.zeros_like(damping)

@@ -94,3 +94,13 @@ def test_nearest_feasible_is_the_least_that_leaves_no_source_negative(weights: t
     torch.testing.assert_close(
         sources.amin(1, keepdim=True)[changed], torch.zeros(int(changed.sum())), atol=1e-6, rtol=0
     )
+
+
+def test_a_wrong_relaxivity_moves_the_zero_less_where_fluid_counts_most() -> None:
+    """R2' that is a sixth too low says of pure sources that chi_total is too large; fluid says that it is not."""
+    chi, mask = head()
+    chi[:, 1] *= 0.02  # nearly pure
+    q, r2prime = combine_sources(chi)
+    assert abs(float(feasible_offset(q, r2prime, mask))) < 1e-4
+    moved, held = (float(feasible_offset(q, r2prime / 1.2, mask, fluid_ppm=f)) for f in (float("inf"), 0.01))
+    assert moved < -0.001 and abs(held) < 0.3 * abs(moved)
