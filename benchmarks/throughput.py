@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from monai.bundle import ConfigParser
@@ -55,7 +56,7 @@ def main() -> None:
         return median_seconds(function, device, repeats=arguments.repeats)
 
     phantoms = {
-        name: timed(lambda phantom=phantom: phantom(arguments.batch, generator))
+        name: timed(partial(phantom, arguments.batch, generator))
         for name, phantom in (("random shapes", shapes), ("warped anatomy", anatomy))
     }
     simulate = timed(lambda: data.batch(generator))
