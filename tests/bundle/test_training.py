@@ -21,7 +21,7 @@ Train = Callable[..., ConfigWorkflow]
 def command(bundle: Path, *arguments: str, patches: tuple[str, ...] = ()) -> list[str]:
     files = [str(bundle / "configs/train.json"), *patches]
     start = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", repr(files)]
-    return [*start, "--bundle_root", str(bundle), "--device", "cpu", *arguments]
+    return [*start, "--bundle_root", str(bundle), "--device", "cpu", "--amp", "False", *arguments]
 
 
 def checkpoint(output: Path, name: str = "last.pt") -> dict:
