@@ -4,11 +4,12 @@ The map of the package:
 
     keys.py        names of dictionary keys and image channels
     physics/       units, dipole convolution, source model, closed and analytic forms (imports torch only)
-    phantom/       random shapes, anatomical brain, acquisition, and the datasets made of them
+    phantom/       random shapes, warped anatomy, anatomical brain, acquisition, the steps of a simulated
+                   measurement with its imperfections, and the datasets made of them
     relaxometry.py R2*, R2 and field fits of multi-echo data
     transforms/    MONAI transforms: mask, field and R2' units, geometry, axial frame, zero reference,
                    simulation, augmentation
-    networks/      learned methods: QSMnet, chi-sepnet, both unrolled networks, R2' from R2*
+    networks/      learned methods: QSMnet, chi-sepnet, both unrolled networks, R2' from R2*, standard deviations
     classical/     conventional methods, and COSMOS, the maker of labels
     variants.py    every method of the bundle by its name, with its weights
     inferers.py    GeometryInferer, AxialInferer: the geometry from the affine to the network
@@ -18,6 +19,7 @@ The map of the package:
     handlers.py    Ignite handlers
     data.py        data lists
     weights.py     weights files
+    precision.py   where bfloat16 is fast
     overrides.py   refuses misspelt options of the configs
     cohort.py      several head orientations, their COSMOS labels, the split of the subjects
     registration.py, alignment.py
