@@ -13,6 +13,16 @@ R2 = "r2"  # 1/s
 RATE = "rate"  # R2'/Dr or R2*/Dr in ppm, whichever the image holds
 MASK = "mask"  # 1 in the brain, 0 outside
 
+# Raw data and what is made of it on the way to the measured maps
+ECHO_TIMES_S = "echo_times_s"  # of the gradient echoes, a tuple
+B0_TESLA = "b0_tesla"
+SPIN_ECHO = "spin_echo"  # magnitude, one channel a spin echo
+SPIN_ECHO_TIMES_S = "spin_echo_times_s"
+UNWRAPPED_PHASE = "unwrapped_phase"  # rad, one channel an echo
+TOTAL_FIELD = "total_field"  # ppm of B0, with that of the background
+FIELD_QUALITY = "field_quality"  # 0 to 1: how well the echoes agree on the field
+NOTES = "notes"  # what the user should know: a list of sentences
+
 # Susceptibility, ppm; the two sources are magnitudes (>= 0), the total is their difference
 CHI_PARA = "chi_para"
 CHI_DIA = "chi_dia"
