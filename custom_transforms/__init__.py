@@ -36,3 +36,10 @@ Every method, learned or conventional, is a module with the same call:
 with image (B, 3, X, Y, Z): local field, R2'/Dr or R2*/Dr, mask, and for some methods a fourth channel, the magnitude;
 chi (B, 2, X, Y, Z): chi_para, chi_dia >= 0; in ppm.
 """
+
+import logging as _logging
+import warnings as _warnings
+
+# Where pydicom is installed, every reader of MONAI says that it does without a GPU's DICOM decoder
+_warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader", category=UserWarning)
+_logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(_logging.ERROR)

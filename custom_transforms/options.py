@@ -114,9 +114,9 @@ def choose_variants(names: str) -> tuple[list[str], list[str]]:
     return usable, left_out
 
 
-def check_magnitude(variant: str, magnitude: str | None) -> None:
+def check_magnitude(variant: str, *, given: bool) -> None:
     """Refuse a magnitude for a method that has no use for it."""
-    if magnitude is None or takes_magnitude(variant):
+    if not given or takes_magnitude(variant):
         return
     names = [name for name in variant_names() if not is_learned(name) and takes_magnitude(name)]
     raise InputError(

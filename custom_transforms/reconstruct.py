@@ -1,87 +1,26 @@
-"""`chisep reconstruct`: check the input, run the bundle's inference.json on it, record what was done."""
+"""`chisep reconstruct`: source separation of a local field and R2' or R2*, with a record and a look at the maps."""
 
-import logging
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 
 from custom_transforms import keys
-from custom_transforms.checks import InputError, check_maps, rate_key, read_map, user_input
-from custom_transforms.inferers import AxialInferer, GeometryInferer
-from custom_transforms.networks.uncertainty import INTERVALS
-from custom_transforms.options import (
-    Settings,
-    check_magnitude,
-    check_plausible,
-    check_uncertainty,
-    choose_device,
-    choose_relaxivities,
-    choose_variant,
-    refuse_two_relaxivities,
-)
+from custom_transforms.checks import InputError, user_input
+from custom_transforms.options import Settings, choose_device, choose_relaxivities, choose_variant
 from custom_transforms.output import staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm
-from custom_transforms.plausibility import doubtful_sign, notes
-from custom_transforms.provenance import (
-    describe_convergence,
-    describe_files,
-    describe_geometry,
-    describe_weights,
-    peak_memory_gib,
-    versions,
-)
 from custom_transforms.report.figures import save_maps_figure
+from custom_transforms.separation import MAPS, SourceSeparation
 from custom_transforms.transforms.field import FieldUnit
 from custom_transforms.transforms.geometry import unit_vector
 from custom_transforms.transforms.reference import Reference
 from custom_transforms.transforms.relaxometry import RateUnit
-from custom_transforms.transforms.sources import SD_SUFFIX
-from custom_transforms.variants import inference_config
 
-MAPS = (keys.CHI_PARA, keys.CHI_DIA, keys.CHI_TOTAL)
-SD_MAPS = tuple(f"{name}{SD_SUFFIX}" for name in MAPS[:2])
 RECORD = "reconstruction.json"
 FIGURE = "reconstruction.png"
-R2PRIME_SOURCE = {keys.R2PRIME: "measured", keys.R2STAR: "predicted from R2*", None: "not used"}
-
-
-def run_inference(config: ConfigParser, files: Mapping[str, str], output: Path) -> None:
-    """Run the bundle's inference.json on one subject.
-
-    Args:
-        config: inference.json of a variant, with its settings.
-        files: paths of local_field, r2prime or r2star, and mask.
-        output: folder for chi_para, chi_dia and chi_total, and for what else the config saves.
-    """
-    config.update({"datalist": [dict(files)], "output_dir": str(output)})
-    logging.getLogger("monai.data.image_writer").setLevel(logging.WARNING)  # it would name the temporary files
-    for step in ("initialize", "run"):
-        config.get_parsed_content(step)
-
-
-def _read_checked(
-    files: Mapping[str, str], settings: Settings, config: ConfigParser, *, force: bool
-) -> tuple[dict[str, MetaTensor], list[str]]:
-    """Check the maps; give them, and what to warn of."""
-    maps = {key: read_map(key, path) for key, path in files.items()}
-    check_maps(maps)
-    findings = check_plausible(maps, settings, force=force)
-    inferer: GeometryInferer = config.get_parsed_content("inferer")
-    return maps, findings + notes(
-        maps,
-        rate_unit=settings.rate_unit,
-        b0_tesla=settings.b0_tesla,
-        b0_direction=settings.b0_direction,
-        axial_mm=inferer.voxel_size_mm if isinstance(inferer, AxialInferer) else None,
-        learned=bool(config["model_file"]),
-    )
 
 
 def _tell(step: str) -> None:
@@ -144,7 +83,6 @@ def reconstruct(
         device: auto, cpu, cuda, cuda:1 and so on.
         force: go on with values that do not look like their unit, and threshold the mask at 0.5.
     """
-    start = time.monotonic()
     with user_input():
         hz_per_ppm(b0_tesla)
         direction = None if b0_direction is None else unit_vector(b0_direction).tolist()
@@ -157,46 +95,22 @@ def reconstruct(
     rates = {key: path for key, path in {keys.R2PRIME: r2prime, keys.R2STAR: r2star}.items() if path is not None}
     magnitudes = {} if magnitude is None else {keys.MAGNITUDE: magnitude}
     files = {keys.LOCAL_FIELD: local_field, **rates, keys.MASK: mask, **magnitudes}
-    chosen = choose_variant(variant, rates)
-    torch_device = choose_device(device)
-    if uncertainty:
-        check_uncertainty(chosen, rates)
-    config = inference_config(chosen, device=torch_device, qsm=not rates, uncertainty=uncertainty)
-    config.update({**asdict(settings), "magnitude": bool(magnitudes)})
-    weights = describe_weights(config)
-    refuse_two_relaxivities(config)
-    check_magnitude(chosen, magnitude)
+    separation = SourceSeparation(
+        settings,
+        variant=choose_variant(variant, rates),
+        rate=next(iter(rates), None),
+        magnitude=magnitude is not None,
+        uncertainty=uncertainty,
+        device=choose_device(device),
+        force=force,
+    )
     _tell("checking")
-    maps, warnings = _read_checked(files, settings, config, force=force)
-    record = {
-        "variant": chosen,
-        "r2prime": R2PRIME_SOURCE[rate_key(files)],
-        "inputs": describe_files(files),
-        "settings": asdict(settings),
-        "forced": force,
-        "geometry": describe_geometry(maps[keys.LOCAL_FIELD], settings.b0_direction),
-        "unit": "ppm; chi_para and chi_dia are magnitudes, chi_total = chi_para - chi_dia",
-        "intervals": {f"{share:.2%}": f"± {factor:g} sd" for share, factor in INTERVALS.items()}
-        if uncertainty
-        else None,
-        "weights": weights,
-        "device": str(torch_device),
-        "versions": versions(),
-    }
-    note = f"R2' is not measured but {R2PRIME_SOURCE[keys.R2STAR]} (variant {chosen})" if keys.R2STAR in files else ""
-    names = MAPS if rates else MAPS[-1:]
-    files_written = names + SD_MAPS if uncertainty else names
+    maps, warnings = separation.check(files)
     with staged_folder(Path(output)) as stage:
         _tell("separating")
-        run_inference(config, files, stage)
-        warnings += doubtful_sign(nib.Nifti1Image.from_filename(stage / f"{keys.CHI_TOTAL}.nii.gz").get_fdata(), maps)
-        warnings += [note] if note else []
-        convergence = describe_convergence(config.get_parsed_content("network"))
-        if convergence and not convergence["converged"]:
-            warnings.append(f"{chosen} has not converged after {convergence['iteration']} iterations; look at {RECORD}")
-        _draw(stage, names, note)
-        cost = {"wall_time_s": round(time.monotonic() - start, 1), "peak_memory_gib": round(peak_memory_gib(), 2)}
-        write_json(stage / RECORD, {**record, "convergence": convergence, "warnings": warnings, **cost})
-    for warning in warnings:
+        result = separation(files, maps, warnings, stage)
+        _draw(stage, [name for name in MAPS if name in result.names], result.note)
+        write_json(stage / RECORD, result.record)
+    for warning in result.warnings:
         print(f"chisep: warning: {warning}", file=sys.stderr)
-    print(f"{', '.join(f'{name}.nii.gz' for name in files_written)}, {RECORD} and {FIGURE} are in {output}")
+    print(f"{', '.join(f'{name}.nii.gz' for name in result.names)}, {RECORD} and {FIGURE} are in {output}")

@@ -30,6 +30,12 @@ _SHORTEST_STEP = 1e-4  # of the first one, which moves the edge of the image by 
 _BRIGHTEST = 0.99  # quantile at which values are cut: vessels and the noise at the rim are brighter than all else
 _LEAST_WEIGHT = 1e-3  # of the mask around a voxel
 _SPLINE_ORDER = 3
+_ELASTIX = {
+    "RandomSeed": ["121212"],
+    "AutomaticTransformInitialization": ["false"],
+    "NumberOfSpatialSamples": ["4000"],
+    "WriteResultImage": ["false"],
+}
 
 _Image = Any  # ITK's classes have no types
 _DIMENSIONS = 3
@@ -96,10 +102,7 @@ def register(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor, moving_m
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].split(": ", 1)[-1]
         raise ValueError(f"the images cannot be registered: {reason} Give others with --registration_image") from error
-    result = torch.eye(_DIMENSIONS + 1, dtype=torch.float64)
-    result[:3, :3] = torch.from_numpy(itk.array_from_matrix(motion.GetMatrix()))
-    result[:3, 3] = torch.tensor(list(motion.GetOffset()), dtype=torch.float64)
-    return result
+    return _as_matrix(motion)
 
 
 def _start(motion: Any, fixed: _Image, moving: _Image) -> None:
@@ -132,11 +135,74 @@ def _set_levels(method: Any, voxel_size_mm: Tensor) -> None:
     method.SetNumberOfLevels(len(_LEVELS_MM))
     for level, size_mm in enumerate(_LEVELS_MM):
         factors = itk.FixedArray[itk.UI, _DIMENSIONS]()
-        for axis, voxel_mm in enumerate(voxel_size_mm.tolist()):
-            factors[axis] = max(1, round(size_mm / voxel_mm))
+        for axis, factor in enumerate(_shrink_factors(size_mm, voxel_size_mm)):
+            factors[axis] = factor
         method.SetShrinkFactorsPerDimension(level, factors)
     method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
     method.SetSmoothingSigmasPerLevel([size_mm / 2 for size_mm in _LEVELS_MM])
+
+
+def register_contrasts(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor) -> Tensor:
+    """Find the rigid motion between two images of a head of different contrast, from one session, by elastix.
+
+    It maximises the mutual information inside the mask, and starts from where the affines put the images.
+
+    Args:
+        fixed: (1, X, Y, Z) with its affine, any unit.
+        fixed_mask: (1, X, Y, Z), 1 in the brain.
+        moving: (1, X', Y', Z') with its affine, any unit.
+
+    Returns:
+        T, (4, 4) float64: points of the fixed image, mm in RAS+, to those of the moving image.
+
+    Raises:
+        ValueError: elastix cannot register them.
+
+    References:
+        Klein 2010, doi:10.1109/TMI.2009.2035616 (elastix).
+    """
+    settings = itk.ParameterObject.New()
+    pyramids = {"FixedImagePyramidSchedule": _schedule(fixed), "MovingImagePyramidSchedule": _schedule(moving)}
+    settings.AddParameterMap({**settings.GetDefaultParameterMap("rigid", len(_LEVELS_MM)), **_ELASTIX, **pyramids})
+    mask = _to_itk(convert_to_tensor(fixed_mask, track_meta=False)[0], fixed.affine)
+    images = (_to_itk(image.as_tensor()[0], image.affine) for image in (fixed, moving))
+    try:
+        _, found = itk.elastix_registration_method(
+            *images,
+            parameter_object=settings,
+            fixed_mask=mask.astype(itk.UC),
+            log_to_console=False,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            "the spin echoes cannot be registered to the gradient echoes; align them beforehand"
+        ) from error
+    motion = itk.Euler3DTransform[itk.D].New()
+    motion.SetCenter([float(value) for value in found.GetParameter(0, "CenterOfRotationPoint")])
+    values = [float(value) for value in found.GetParameter(0, "TransformParameters")]
+    parameters = itk.OptimizerParameters[itk.D](len(values))
+    for i, value in enumerate(values):
+        parameters.SetElement(i, value)
+    motion.SetParameters(parameters)
+    return _as_matrix(motion)
+
+
+def _schedule(image: MetaTensor) -> list[str]:
+    """Give by how much an image is shrunk along each axis at each level."""
+    voxel_size_mm = voxel_size_from_affine(image.affine)
+    return [str(factor) for size_mm in _LEVELS_MM for factor in _shrink_factors(size_mm, voxel_size_mm)]
+
+
+def _shrink_factors(size_mm: float, voxel_size_mm: Tensor) -> list[int]:
+    return [max(1, round(size_mm / voxel_mm)) for voxel_mm in voxel_size_mm.tolist()]
+
+
+def _as_matrix(motion: Any) -> Tensor:
+    """Give an affine transform of ITK as (4, 4), float64."""
+    result = torch.eye(_DIMENSIONS + 1, dtype=torch.float64)
+    result[:3, :3] = torch.from_numpy(itk.array_from_matrix(motion.GetMatrix()))
+    result[:3, 3] = torch.tensor(list(motion.GetOffset()), dtype=torch.float64)
+    return result
 
 
 def rotation_deg(motion: Tensor) -> float:

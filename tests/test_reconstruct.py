@@ -18,7 +18,8 @@ from custom_transforms.cli import main
 from custom_transforms.metrics import nrmse_percent
 from custom_transforms.options import choose_device
 from custom_transforms.provenance import file_sha256
-from custom_transforms.reconstruct import MAPS, reconstruct
+from custom_transforms.reconstruct import reconstruct
+from custom_transforms.separation import MAPS
 
 HZ_PER_PPM = 42.577 * 3.0
 SAME = 2e-6  # ppm; float32 through FFTs in another order

@@ -14,7 +14,8 @@ from custom_transforms import keys
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.cli import main
 from custom_transforms.provenance import file_sha256
-from custom_transforms.reconstruct import MAPS, SD_MAPS, reconstruct
+from custom_transforms.reconstruct import reconstruct
+from custom_transforms.separation import MAPS, SD_MAPS
 from custom_transforms.variants import inference_config
 
 Maps = dict[str, np.ndarray]
