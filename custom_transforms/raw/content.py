@@ -1,0 +1,62 @@
+"""Are the numbers of an image those of a measurement?"""
+
+from __future__ import annotations
+
+from monai.data import MetaTensor
+
+from custom_transforms import keys
+from custom_transforms.checks import InputError
+from custom_transforms.transforms.base import image_name
+
+from .images import with_values
+
+_MAY_BE_CONSTANT = (keys.MASK,)
+_MAGNITUDES = (keys.MAGNITUDE, keys.SPIN_ECHO)
+_MOST_NEGATIVE = 0.05  # of the voxels: interpolation makes some
+
+
+def finite(key: str, image: MetaTensor, mask: MetaTensor | None, notes: list[str], *, force: bool) -> MetaTensor:
+    """Replace NaN and infinite values by 0 where they do no harm, outside of the mask, or where the user insists.
+
+    Args:
+        key: what the image is.
+        image: (N, X, Y, Z).
+        mask: (1, X, Y, Z) of the user, if there is one.
+        notes: gets a sentence if anything was replaced.
+        force: also without a mask and inside of it.
+
+    Returns:
+        The image, without such values.
+
+    Raises:
+        InputError: there are some, with their number.
+    """
+    values = image.as_tensor()
+    bad = ~values.isfinite()
+    count = int(bad.sum())
+    if not count:
+        return image
+    within = count
+    if mask is not None and key != keys.MASK and mask.shape[1:] == values.shape[1:]:
+        within = int((bad & (mask.as_tensor() > 0)).sum())
+    if within and not force:
+        where = "" if within == count and mask is None else " inside the mask"
+        remedy = "fill them, or give a mask without them"
+        raise InputError(f"{image_name(key, image)} has {within} NaN or infinite values{where}; {remedy}")
+    notes.append(f"{image_name(key, image)} had {count} NaN or infinite values, which were set to 0")
+    return with_values(values.masked_fill(bad, 0), image)
+
+
+def check_content(key: str, image: MetaTensor) -> None:
+    """Refuse a volume that is the same everywhere (a mask may be 1), and magnitudes that are negative.
+
+    Raises:
+        InputError: they are, with the value.
+    """
+    if key in _MAGNITUDES and float((image.as_tensor() < 0).float().mean()) > _MOST_NEGATIVE:
+        raise InputError(f"{image_name(key, image)} has negative values; is it a phase or a real part?")
+    for index, volume in enumerate(image.as_tensor()):
+        low, high = float(volume.min()), float(volume.max())
+        echo = f", echo {index + 1}," if len(image) > 1 else ""
+        if low == high and (key not in _MAY_BE_CONSTANT or high == 0):
+            raise InputError(f"{image_name(key, image)}{echo} is {low:g} everywhere; give the measured image")
