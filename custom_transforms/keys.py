@@ -16,6 +16,7 @@ MASK = "mask"  # 1 in the brain, 0 outside
 # Raw data and what is made of it on the way to the measured maps
 ECHO_TIMES_S = "echo_times_s"  # of the gradient echoes, a tuple
 B0_TESLA = "b0_tesla"
+PHASE_UNIT = "phase_unit"  # "rad" where it is known
 VENDOR = "vendor"  # GE, Siemens, Philips, Canon, UIH or None
 SPIN_ECHO = "spin_echo"  # magnitude, one channel a spin echo
 SPIN_ECHO_TIMES_S = "spin_echo_times_s"

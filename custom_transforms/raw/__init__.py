@@ -9,7 +9,6 @@ assembly       from files and sidecars to a scan
 headers        what sidecars say, and is it possible?
 images         reading of any format
 content        are the numbers those of a measurement?
-slices         the sign that alternates from slice to slice on GE scanners
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from .content import check_content, finite
 from .headers import check_b0_tesla, check_echo_times, deobliqued_note
 from .images import read_echoes, with_values
 from .scan import RawScan
-from .slices import undo_slice_alternation
 
 _FIELDS = (keys.UNWRAPPED_PHASE, keys.TOTAL_FIELD, keys.LOCAL_FIELD)  # each makes the phase needless
 _OTHER_GRIDS = (keys.R2, keys.SPIN_ECHO)  # spin echoes have a resolution of their own
@@ -39,7 +38,7 @@ def load_scan(scan: RawScan, *, force: bool = False) -> Data:
 
     Returns:
         magnitude, phase, spin_echo and maps, each MetaTensor (N, X, Y, Z) float32, with echo_times_s, b0_tesla, vendor,
-        spin_echo_times_s and notes; what the scan does not have is left out.
+        spin_echo_times_s and notes, and phase_unit where it is known; what the scan does not have is left out.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -47,7 +46,7 @@ def load_scan(scan: RawScan, *, force: bool = False) -> Data:
     """
     data: Data = {keys.NOTES: list(scan.notes), keys.VENDOR: scan.vendor}
     data |= {key: _read_map(key, path) for key, path in scan.maps.items()}
-    data |= _gradient_echoes(scan, data[keys.NOTES])
+    data |= _gradient_echoes(scan)
     data |= _spin_echoes(scan)
     _check_phase(scan, data)
     data[keys.B0_TESLA] = check_b0_tesla(scan.name, scan.b0_tesla)
@@ -87,7 +86,7 @@ def _pair(scan: RawScan, names: tuple[str, str], files: tuple[Sequence[str], Seq
     return [first, second]
 
 
-def _magnitude_and_phase(scan: RawScan, notes: list[str]) -> Images:
+def _magnitude_and_phase(scan: RawScan) -> Images:
     """Read them from whatever the scan has."""
     if scan.magnitude and scan.phase:
         magnitude, phase = _pair(scan, (keys.MAGNITUDE, keys.PHASE), (scan.magnitude, scan.phase))
@@ -98,31 +97,29 @@ def _magnitude_and_phase(scan: RawScan, notes: list[str]) -> Images:
         if not (scan.real and scan.imaginary):
             raise InputError(f"{scan.name} has only one of real and imaginary parts; give both")
         real, imaginary = _pair(scan, ("real", "imaginary"), (scan.real, scan.imaginary))
-        return _polar(torch.complex(real.as_tensor(), imaginary.as_tensor()), real, notes)
+        return _polar(torch.complex(real.as_tensor(), imaginary.as_tensor()), real)
     if scan.magnitude:
         magnitude = read_echoes(keys.MAGNITUDE, scan.magnitude)
         is_complex = magnitude.is_complex()
-        return _polar(magnitude.as_tensor(), magnitude, notes) if is_complex else {keys.MAGNITUDE: magnitude}
+        return _polar(magnitude.as_tensor(), magnitude) if is_complex else {keys.MAGNITUDE: magnitude}
     if scan.phase:
         raise InputError(f"{scan.name} has a phase and no magnitude; give --magnitude, its weights come from there")
     return {}
 
 
-def _gradient_echoes(scan: RawScan, notes: list[str]) -> Data:
+def _gradient_echoes(scan: RawScan) -> Data:
     """Give magnitude and phase in the order of the echo times."""
-    images = _magnitude_and_phase(scan, notes)
+    images = _magnitude_and_phase(scan)
     if not images:
         return {}
     check_echo_times(scan.name, scan.echo_times_s, len(images[keys.MAGNITUDE]))
     _check_phase_times(scan)
     ordered = {key: _by_time(image, scan.echo_times_s) for key, image in images.items()}
-    return {**ordered, keys.ECHO_TIMES_S: tuple(sorted(scan.echo_times_s))}
+    unit = {} if scan.phase else {keys.PHASE_UNIT: "rad"}  # it was made of real and imaginary parts
+    return {**ordered, **unit, keys.ECHO_TIMES_S: tuple(sorted(scan.echo_times_s))}
 
 
-def _polar(echoes: Tensor, reference: MetaTensor, notes: list[str]) -> Images:
-    echoes, alternated = undo_slice_alternation(echoes)
-    if alternated:
-        notes.append("every other slice of the complex data had the opposite sign, as GE stores it; it was undone")
+def _polar(echoes: Tensor, reference: MetaTensor) -> Images:
     return {keys.MAGNITUDE: with_values(echoes.abs(), reference), keys.PHASE: with_values(echoes.angle(), reference)}
 
 

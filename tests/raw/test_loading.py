@@ -85,17 +85,8 @@ def test_complex_data_become_magnitude_and_phase(
     data = load_scan(replace(scan, **{"phase": (), **files}))
     assert np.allclose(data[keys.MAGNITUDE], echoes[0], rtol=1e-5)
     assert np.allclose(data[keys.PHASE], smooth, atol=1e-5)
+    assert data[keys.PHASE_UNIT] == "rad"
     assert data[keys.NOTES] == []
-
-
-def test_alternating_slices_are_undone_and_noted(
-    tmp_path: Path, scan: RawScan, echoes: Echoes, save_echoes: Save
-) -> None:
-    signal = echoes[0] * np.exp(0.3j) * (-1.0) ** np.arange(echoes[0].shape[-1])
-    real, imaginary = (tuple(save_echoes(tmp_path, n, p)) for n, p in (("r", signal.real), ("i", signal.imag)))
-    data = load_scan(replace(scan, magnitude=(), phase=(), real=real, imaginary=imaginary))
-    assert np.allclose(data[keys.PHASE], 0.3, atol=1e-5)
-    assert "every other slice" in data[keys.NOTES][0]
 
 
 def test_spin_echoes_and_maps(tmp_path: Path, scan: RawScan, echoes: Echoes, oblique_affine: np.ndarray) -> None:
