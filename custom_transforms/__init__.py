@@ -7,6 +7,10 @@ The map of the package:
     phantom/       random shapes, warped anatomy, anatomical brain, acquisition, the steps of a simulated
                    measurement with its imperfections, and the datasets made of them
     relaxometry.py R2*, R2 and field fits of multi-echo data
+    raw/           raw data: BIDS datasets, DICOM folders, files of any format
+    preprocessing/ from echoes to maps: phase, mask, unwrapping, fields, background, relaxation; stages with a cache
+    pipeline/      `chisep run`: a scan from raw data to report, cohorts
+    separation.py  a variant on the files of a subject, checked and recorded
     transforms/    MONAI transforms: mask, field and R2' units, geometry, axial frame, zero reference,
                    simulation, augmentation
     networks/      learned methods: QSMnet, chi-sepnet, both unrolled networks, R2' from R2*, standard deviations
@@ -23,10 +27,12 @@ The map of the package:
     overrides.py   refuses misspelt options of the configs
     cohort.py      several head orientations, their COSMOS labels, the split of the subjects
     registration.py, alignment.py
-                   rigid registration of head orientations, and their common grid
+                   rigid registration of head orientations and of contrasts, and a common grid
+    elastix.py, atlas.py
+                   deformable registration, and with it the regions of a brain
     benchmark/     every variant on a data set, files to files, with time and memory
     reproduce/     the published results, checked
-    reconstruct.py, simulate.py, labels.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/,
+    reconstruct.py, simulate.py, simulate_raw.py, labels.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/,
     cli.py         the command `chisep`
 
 Every method, learned or conventional, is a module with the same call:

@@ -1,4 +1,4 @@
-"""The command line: `chisep simulate`, `labels`, `reconstruct`, `evaluate`, `benchmark`, `reproduce` and others.
+"""The command line: `chisep run`, `reconstruct`, `simulate`, `labels`, `evaluate`, `benchmark`, `reproduce` and others.
 
 Fire builds the commands and their help from the functions' signatures, but it runs a command before it notices an
 unknown option. So the arguments are checked against the signature first, and values are converted by its types.
@@ -23,11 +23,13 @@ from custom_transforms.checks import InputError
 from custom_transforms.demo import demo
 from custom_transforms.evaluate import evaluate
 from custom_transforms.labels import labels
+from custom_transforms.pipeline.command import run
 from custom_transforms.provenance import versions
 from custom_transforms.reconstruct import reconstruct
 from custom_transforms.reproduce.papers import papers
 from custom_transforms.reproduce.thesis import thesis
 from custom_transforms.simulate import simulate
+from custom_transforms.simulate_raw import simulate_raw
 
 Command = Callable[..., None]
 
@@ -43,7 +45,9 @@ def show_version() -> None:
 
 
 COMMANDS: dict[str, Command] = {
+    "run": run,
     "simulate": simulate,
+    "simulate-raw": simulate_raw,
     "reconstruct": reconstruct,
     "evaluate": evaluate,
     "benchmark": benchmark,
@@ -60,7 +64,8 @@ def parse_value(annotation: Any, text: str) -> Any:
     """Convert the text of an option by the type of its parameter.
 
     Args:
-        annotation: str, int, float, bool, Literal of strings, tuple of floats, or one of them or None.
+        annotation: str, int, float, bool, Literal of strings, tuple of floats, any number of them with an ellipsis, or
+            one of all these or None.
         text: what was typed. A str stays as it is, even if it looks like a number.
 
     Returns:
@@ -74,7 +79,8 @@ def parse_value(annotation: Any, text: str) -> Any:
     if get_origin(annotation) is Literal:
         return _parse_choice(get_args(annotation), text)
     if get_origin(annotation) is tuple:
-        return _parse_numbers(len(get_args(annotation)), text)
+        several = get_args(annotation)
+        return _parse_numbers(None if several[-1] is Ellipsis else len(several), text)
     if annotation is bool:
         return _parse_choice(("True", "False"), text) == "True"
     return _parse_text(text) if annotation is str else _parse_number(annotation, text)
@@ -102,9 +108,9 @@ def _parse_number(kind: type[int] | type[float], text: str) -> float:
     return value
 
 
-def _parse_numbers(count: int, text: str) -> tuple[float, ...]:
+def _parse_numbers(count: int | None, text: str) -> tuple[float, ...]:
     parts = text.strip("()[] ").split(",")
-    if len(parts) != count:
+    if count is not None and len(parts) != count:
         raise ValueError(f"expected {count} numbers with commas between them and no space, got {text!r}")
     return tuple(_parse_number(float, part) for part in parts)
 

@@ -28,12 +28,13 @@ _ITERATIONS = 200
 _RELAXATION = 0.6  # of the step, where the gradient turns
 _SHORTEST_STEP = 1e-4  # of the first one, which moves the edge of the image by a voxel
 _BRIGHTEST = 0.99  # quantile at which values are cut: vessels and the noise at the rim are brighter than all else
-_LEAST_WEIGHT = 1e-3  # of the mask around a voxel
+LEAST_WEIGHT = 1e-3  # of the mask around a voxel
 _SPLINE_ORDER = 3
 _ELASTIX = {
     "RandomSeed": ["121212"],
     "AutomaticTransformInitialization": ["false"],
     "NumberOfSpatialSamples": ["4000"],
+    "MaximumNumberOfIterations": ["150"],
     "WriteResultImage": ["false"],
 }
 
@@ -41,28 +42,31 @@ _Image = Any  # ITK's classes have no types
 _DIMENSIONS = 3
 
 
-def _to_itk(values: Tensor, affine: Tensor) -> _Image:
+def to_itk(values: Tensor, affine: Tensor) -> _Image:
     """Give values (X, Y, Z) in the coordinates of their affine, RAS+, which ITK takes for its own."""
     image = itk.image_from_array(values.float().permute(2, 1, 0).contiguous().cpu().numpy())
-    origin, spacing, direction = _itk_geometry(affine)
+    origin, spacing, direction = itk_geometry(affine)
     image.SetOrigin(origin)
     image.SetSpacing(spacing)
     image.SetDirection(direction)
     return image
 
 
-def _from_itk(image: _Image) -> Tensor:
+def from_itk(image: _Image) -> Tensor:
+    """Give the values of an image of ITK, (X, Y, Z)."""
     return torch.from_numpy(itk.array_from_image(image)).permute(2, 1, 0)
 
 
-def _smooth(image: _Image) -> _Image:
+def smooth_image(image: _Image) -> _Image:
+    """Smooth an image by a Gaussian with an SD of 10 mm."""
     smoothing = itk.SmoothingRecursiveGaussianImageFilter[type(image), type(image)].New(Input=image)
     smoothing.SetSigma(_SMOOTH_MM)
     smoothing.Update()
     return smoothing.GetOutput()
 
 
-def _itk_geometry(affine: Tensor) -> tuple[list[float], list[float], Any]:
+def itk_geometry(affine: Tensor) -> tuple[list[float], list[float], Any]:
+    """Give origin and spacing in mm and the matrix of directions of an affine (4, 4)."""
     affine = torch.as_tensor(affine).double().cpu()  # not a MetaTensor
     spacing = affine[:3, :3].norm(dim=0)
     return affine[:3, 3].tolist(), spacing.tolist(), itk.matrix_from_array((affine[:3, :3] / spacing).numpy())
@@ -73,9 +77,9 @@ def _inside(image: MetaTensor, mask: Tensor) -> tuple[_Image, _Image]:
     values, m = image.as_tensor().double()[0], (convert_to_tensor(mask, track_meta=False) > 0.5).double()[0]
     within = values[m > 0].sort().values
     values = values.clamp(max=float(within[int(_BRIGHTEST * len(within))])) * m
-    smooth, weight = (_from_itk(_smooth(_to_itk(part, image.affine))) for part in (values, m))
-    smooth = (smooth / weight.clamp(min=_LEAST_WEIGHT)).clamp(min=_LEAST_SMOOTH * float(within.mean()))
-    return _to_itk(values, image.affine), _to_itk(m * (values / smooth - 1), image.affine)
+    smooth, weight = (from_itk(smooth_image(to_itk(part, image.affine))) for part in (values, m))
+    smooth = (smooth / weight.clamp(min=LEAST_WEIGHT)).clamp(min=_LEAST_SMOOTH * float(within.mean()))
+    return to_itk(values, image.affine), to_itk(m * (values / smooth - 1), image.affine)
 
 
 def register(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor, moving_mask: Tensor) -> Tensor:
@@ -164,13 +168,14 @@ def register_contrasts(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor
     settings = itk.ParameterObject.New()
     pyramids = {"FixedImagePyramidSchedule": _schedule(fixed), "MovingImagePyramidSchedule": _schedule(moving)}
     settings.AddParameterMap({**settings.GetDefaultParameterMap("rigid", len(_LEVELS_MM)), **_ELASTIX, **pyramids})
-    mask = _to_itk(convert_to_tensor(fixed_mask, track_meta=False)[0], fixed.affine)
-    images = (_to_itk(image.as_tensor()[0], image.affine) for image in (fixed, moving))
+    brain = _around(convert_to_tensor(fixed_mask, track_meta=False)[0], fixed_mask, fixed.affine)
+    head = _around(fixed.as_tensor()[0], fixed_mask, fixed.affine)
     try:
         _, found = itk.elastix_registration_method(
-            *images,
+            head,
+            to_itk(moving.as_tensor()[0], moving.affine),
             parameter_object=settings,
-            fixed_mask=mask.astype(itk.UC),
+            fixed_mask=brain.astype(itk.UC),
             log_to_console=False,
         )
     except RuntimeError as error:
@@ -185,6 +190,16 @@ def register_contrasts(fixed: MetaTensor, fixed_mask: Tensor, moving: MetaTensor
         parameters.SetElement(i, value)
     motion.SetParameters(parameters)
     return _as_matrix(motion)
+
+
+def _around(values: Tensor, mask: Tensor, affine: Tensor) -> _Image:
+    """Give the box of an image (X, Y, Z) around a mask (1, X, Y, Z): elastix gives up if most of its points miss it."""
+    occupied = convert_to_tensor(mask, track_meta=False)[0].nonzero().cpu()
+    low, high = occupied.amin(0), occupied.amax(0) + 1
+    box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    corner = torch.as_tensor(affine).double().cpu().clone()
+    corner[:3, 3] += corner[:3, :3] @ low.double()
+    return to_itk(values[box], corner)
 
 
 def _schedule(image: MetaTensor) -> list[str]:
@@ -223,13 +238,13 @@ def resample(values: Tensor, affine: Tensor, target_affine: Tensor, shape: tuple
     Returns:
         (*shape), same unit; 0 from beyond the edge.
     """
-    image = _to_itk(values, affine)
+    image = to_itk(values, affine)
     kind = type(image)
     splines = itk.BSplineInterpolateImageFunction[kind, itk.D, itk.F].New(SplineOrder=_SPLINE_ORDER)
     resampling = itk.ResampleImageFilter[kind, kind].New(Input=image, Interpolator=splines, Size=list(shape))
-    origin, spacing, direction = _itk_geometry(target_affine)
+    origin, spacing, direction = itk_geometry(target_affine)
     resampling.SetOutputOrigin(origin)
     resampling.SetOutputSpacing(spacing)
     resampling.SetOutputDirection(direction)
     resampling.Update()
-    return _from_itk(resampling.GetOutput())
+    return from_itk(resampling.GetOutput())

@@ -37,7 +37,7 @@ class RawAcquisition:
     Args:
         acquisition: Protocols and relaxivities; those of :class:`Acquisition` if None.
         sign: +1 where phase grows with the field, -1 where it falls.
-        shim: Take the polynomial of second order that fits the field in the brain out of the field.
+        shim: Take the harmonics up to second order that fit the field in the brain out of the field.
         dephasing: Let the field's slope within a voxel weaken the signal: a sinc along each axis of the voxel.
 
     Raises:
@@ -103,7 +103,8 @@ class RawAcquisition:
         """
         chi = head[keys.CHI_PARA] - head[keys.CHI_DIA] + head[CHI_BACKGROUND] - CHI_AIR_PPM
         field = _convolve(chi, head, padding=0.5)
-        return field - fit_polynomial(field, head[keys.MASK], order=SHIM_ORDER if self.shim else 0)
+        order = SHIM_ORDER if self.shim else 0
+        return field - fit_shim(field, head[keys.MASK], head[keys.VOXEL_SIZE_MM], order=order)
 
     def _truth(self, head: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The maps of :meth:`Acquisition.exact`, from a box around the brain: the whole head needs too much memory."""
@@ -186,43 +187,43 @@ def draw_coil(mask: Tensor, head_mask: Tensor, *, generator: torch.Generator) ->
     return sensitivity / sensitivity[mask > 0].mean(), COIL_PHASE_RAD * maps[1]
 
 
-def fit_polynomial(field: Tensor, mask: Tensor, *, order: int) -> Tensor:
-    """Give the polynomial in the three coordinates that fits a field in a mask by least squares.
+def fit_shim(field: Tensor, mask: Tensor, voxel_size_mm: Tensor, *, order: int) -> Tensor:
+    """Give the field of shim coils that fits a field in a mask best: solid harmonics, as no coil makes any other.
+
+        1;  x, y, z;  xy, yz, zx, x^2 - y^2, 2 z^2 - x^2 - y^2
 
     Args:
         field: (1, X, Y, Z), any unit.
         mask: Where it is fitted, (1, X, Y, Z), 0 or 1.
-        order: Largest sum of the exponents; 0 gives the mean.
+        voxel_size_mm: (3,).
+        order: 0 (the mean), 1 or 2.
 
     Returns:
-        The polynomial on the whole grid, (1, X, Y, Z), same unit.
+        The harmonics on the whole grid, (1, X, Y, Z), same unit.
     """
-    weight = mask[0].double()
-    moments, right = _moments(weight, 2 * order), _moments(weight * field[0], order)
-    terms = torch.tensor(_exponents(order))
-    sums = terms[:, None] + terms[None]
-    normal = moments[sums[..., 0], sums[..., 1], sums[..., 2]]
-    coefficients = torch.linalg.solve(normal, right[terms[:, 0], terms[:, 1], terms[:, 2]])
-    return _polynomial(coefficients, order, mask.shape[1:]).to(field)
+    sizes = [(n - 1) * float(v) for n, v in zip(mask.shape[1:], voxel_size_mm, strict=True)]
+    ranges = [
+        torch.linspace(-1, 1, n, dtype=torch.float64) * size for n, size in zip(mask.shape[1:], sizes, strict=True)
+    ]
+    x, y, z = torch.meshgrid(*[r / max(sizes) for r in ranges], indexing="ij")
+    terms = [torch.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 2 * z * z - x * x - y * y]
+    terms = terms[: (order + 1) ** 2]
+    inside = mask[0] > 0
+    columns = torch.stack([term[inside] for term in terms])
+    coefficients = torch.linalg.solve(columns @ columns.T, columns @ field[0][inside].double())
+    return sum(c * term for c, term in zip(coefficients, terms, strict=True))[None].to(field)
 
 
 def _exponents(order: int) -> list[tuple[int, ...]]:
     return [powers for powers in product(range(order + 1), repeat=3) if sum(powers) <= order]
 
 
-def _powers(shape: Sequence[int], order: int) -> list[Tensor]:
-    """Powers 0 to order of coordinates from -1 to 1 along each axis, (order + 1, n)."""
-    return [torch.linspace(-1, 1, n, dtype=torch.float64) ** torch.arange(order + 1)[:, None] for n in shape]
-
-
-def _moments(volume: Tensor, order: int) -> Tensor:
-    return torch.einsum("xyz,ax,by,cz->abc", volume, *_powers(volume.shape, order))
-
-
 def _polynomial(coefficients: Tensor, order: int, shape: Sequence[int]) -> Tensor:
+    """Give the polynomial in coordinates from -1 to 1 along each axis, (1, *shape)."""
     dense = torch.zeros(3 * [order + 1], dtype=torch.float64)
     dense[tuple(torch.tensor(_exponents(order)).T)] = coefficients
-    return torch.einsum("abc,ax,by,cz->xyz", dense, *_powers(shape, order))[None]
+    powers = [torch.linspace(-1, 1, n, dtype=torch.float64) ** torch.arange(order + 1)[:, None] for n in shape]
+    return torch.einsum("abc,ax,by,cz->xyz", dense, *powers)[None]
 
 
 def _convolve(chi: Tensor, head: Mapping[str, Tensor], *, padding: float) -> Tensor:

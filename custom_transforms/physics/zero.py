@@ -5,7 +5,8 @@ where s is near zero (cerebrospinal fluid). The offset c that violates this leas
 
     minimise  sum  max(w_para (q + c) - R, 0)^2 + max(-w_dia (q + c) - R, 0)^2      over c,
 
-is a convex problem in one number, solved here by damped Newton steps on 3-voxel averages, which are less noisy.
+is a convex problem in one number, solved here by damped Newton steps on 3-voxel averages, which are less noisy. Those
+that reach beyond the mask are left out: background removal errs most at the rim.
 """
 
 import math
@@ -49,6 +50,8 @@ def feasible_offset(
     share = inside.clamp(min=1e-3)
     q = avg_pool3d(mask * q_ppm, 3, ceil_mode=True) / share
     r2prime = avg_pool3d(mask * r2prime_ppm, 3, ceil_mode=True) / share
+    whole = inside * (inside > 0.999)  # blocks at the rim, where a local field is known least, do not count
+    inside = torch.where(whole.sum(dim=(1, 2, 3, 4), keepdim=True) > 0, whole, inside)
     inside = inside * torch.exp(-((r2prime / fluid_ppm) ** 2))
     # a thousandth of the voxels: c stays where it is when nothing is violated
     damping = 1e-3 * inside.sum(dim=(1, 2, 3, 4), keepdim=True) + 1e-6

@@ -11,7 +11,7 @@ the bound that noise sets and has less bias (`benchmarks/r2star_fits.py`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from custom_transforms.keys import (
     SPIN_ECHO_TIMES_S,
 )
 from custom_transforms.registration import register_contrasts, resample, rotation_deg
-from custom_transforms.relaxometry import check_echo_times, combine_echoes, fit_r2, fit_r2star
+from custom_transforms.relaxometry import check_echo_times, combine_echoes, fit_r2star
 from custom_transforms.transforms.base import with_meta_of
 from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
 
@@ -76,6 +76,23 @@ def fit_r2star_arlo(magnitude: Tensor, echo_times_s: Sequence[float]) -> Tensor:
     return torch.where(denominator > 0, numerator / denominator, 0.0).clamp(min=0)
 
 
+def _weighted(magnitude: Tensor, echo_times_s: Sequence[float]) -> Tensor:
+    return fit_r2star(magnitude, echo_times_s)[0]
+
+
+def _inside(
+    fit: Callable[[Tensor, Sequence[float]], Tensor], echoes: Tensor, times: Sequence[float], mask: Tensor | None
+) -> Tensor:
+    """Fit the voxels of a mask, (E, X, Y, Z) to (1, X, Y, Z), 0 outside; all if there is no mask on this grid."""
+    values = convert_to_tensor(echoes, track_meta=False).float()
+    if mask is None or mask.shape[1:] != values.shape[1:]:
+        return with_meta_of(fit(values, times), echoes)
+    inside = convert_to_tensor(mask, track_meta=False)[0] > 0
+    rate = torch.zeros_like(values[:1])
+    rate[:, inside] = fit(values[:, inside][..., None, None], times)[..., 0, 0]
+    return with_meta_of(rate, echoes)
+
+
 class FitR2Stard(Transform):
     """Fit R2* (1/s) to the magnitudes of the gradient echoes.
 
@@ -93,10 +110,8 @@ class FitR2Stard(Transform):
         times = data[ECHO_TIMES_S]
         if len(times) < _TWO_ECHOES:
             return {**data, NOTES: [*data.get(NOTES, []), "there is one echo, so R2* cannot be fitted"]}
-        magnitude = data[MAGNITUDE]
-        echoes = convert_to_tensor(magnitude, track_meta=False).float()
-        rate = fit_r2star_arlo(echoes, times) if self.method == "arlo" else fit_r2star(echoes, times)[0]
-        return {**data, R2STAR: with_meta_of(rate, magnitude)}
+        fit = fit_r2star_arlo if self.method == "arlo" else _weighted
+        return {**data, R2STAR: _inside(fit, data[MAGNITUDE], times, data.get(MASK))}
 
 
 class AlignSpinEchod(Transform):
@@ -165,5 +180,4 @@ class FitR2d(Transform):
         """Write r2."""
         first = int(self.skip_first_echo)
         spin_echo, times = data[SPIN_ECHO], data[SPIN_ECHO_TIMES_S][first:]
-        rate, _ = fit_r2(convert_to_tensor(spin_echo, track_meta=False).float()[first:], times)
-        return {**data, R2: with_meta_of(rate, spin_echo)}
+        return {**data, R2: _inside(_weighted, spin_echo[first:], times, data.get(MASK))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from monai.data import MetaTensor
 
 from custom_transforms import keys
@@ -13,6 +14,8 @@ from .images import with_values
 _MAY_BE_CONSTANT = (keys.MASK,)
 _MAGNITUDES = (keys.MAGNITUDE, keys.SPIN_ECHO)
 _MOST_NEGATIVE = 0.05  # of the voxels: interpolation makes some
+_LARGEST, _FAINTEST = 1e15, 1e-15  # squares of signals beyond these are too much for single precision
+_BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 
 
 def finite(key: str, image: MetaTensor, mask: MetaTensor | None, notes: list[str], *, force: bool) -> MetaTensor:
@@ -40,15 +43,41 @@ def finite(key: str, image: MetaTensor, mask: MetaTensor | None, notes: list[str
     if mask is not None and key != keys.MASK and mask.shape[1:] == values.shape[1:]:
         within = int((bad & (mask.as_tensor() > 0)).sum())
     if within and not force:
-        where = "" if within == count and mask is None else " inside the mask"
+        where = "" if mask is None or key == keys.MASK else " inside the mask"
         remedy = "fill them, or give a mask without them"
         raise InputError(f"{image_name(key, image)} has {within} NaN or infinite values{where}; {remedy}")
     notes.append(f"{image_name(key, image)} had {count} NaN or infinite values, which were set to 0")
     return with_values(values.masked_fill(bad, 0), image)
 
 
+def binary(mask: MetaTensor, notes: list[str], *, force: bool) -> MetaTensor:
+    """Refuse a mask that is not of 0 and 1, or threshold it at 0.5 where the user insists.
+
+    Args:
+        mask: (1, X, Y, Z).
+        notes: gets a sentence if it was thresholded.
+        force: threshold it.
+
+    Returns:
+        The mask, 0 or 1 exactly.
+
+    Raises:
+        InputError: other values, or no voxel above 0.5.
+    """
+    name, values = image_name(keys.MASK, mask), mask.as_tensor()
+    inside = values > 0.5
+    if not bool(inside.any()):
+        raise InputError(f"{name} is empty; it must be 1 in the brain and 0 outside")
+    if float(torch.minimum(values.abs(), (values - 1).abs()).max()) > _BINARY_TOLERANCE:
+        if not force:
+            remedy = "store 1 inside and 0 outside, or --force to cut it at 0.5"
+            raise InputError(f"{name} has values other than 0 and 1; {remedy}")
+        notes.append(f"{name} has values other than 0 and 1; it was cut at 0.5")
+    return with_values(inside.to(values.dtype), mask)
+
+
 def check_content(key: str, image: MetaTensor) -> None:
-    """Refuse a volume that is the same everywhere (a mask may be 1), and magnitudes that are negative.
+    """Refuse a volume that is the same everywhere (a mask may be 1) or out of range, and magnitudes that are negative.
 
     Raises:
         InputError: they are, with the value.
@@ -58,5 +87,7 @@ def check_content(key: str, image: MetaTensor) -> None:
     for index, volume in enumerate(image.as_tensor()):
         low, high = float(volume.min()), float(volume.max())
         echo = f", echo {index + 1}," if len(image) > 1 else ""
+        if max(-low, high) > _LARGEST or (key in _MAGNITUDES and 0 < high < _FAINTEST):
+            raise InputError(f"{image_name(key, image)}{echo} runs from {low:g} to {high:g}; give it in another unit")
         if low == high and (key not in _MAY_BE_CONSTANT or high == 0):
             raise InputError(f"{image_name(key, image)}{echo} is {low:g} everywhere; give the measured image")

@@ -49,10 +49,12 @@ class Volumes:
 
 def _real_or_complex(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "c":
-        return array.astype(np.complex64)
+        with np.errstate(over="ignore"):
+            return array.astype(np.complex64)
     if array.dtype.kind not in "iufb":
         raise InputError(f"{name} holds {array.dtype} values, such as colours; store real or complex numbers")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite values are counted and refused later
+        return array.astype(np.float32)
 
 
 def _volumes_first(name: str, array: np.ndarray) -> np.ndarray:
@@ -129,13 +131,17 @@ def read_image(key: str, path: str) -> Volumes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: it cannot be read, is a single slice, has too many axes, or a sheared affine.
+        InputError: it cannot be read, is a single slice, has too many axes, or an affine that is sheared or no
+            geometry at all.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{key}: there is no file {path}; check the path")
     name = f"{key} ({path})"
     read = _read_nibabel if path.lower().endswith(_NIBABEL_ENDINGS) else _read_itk
     volumes = read(name, path)
+    columns = np.linalg.norm(volumes.affine[:_DIMENSIONS, :_DIMENSIONS], axis=0)
+    if not (np.isfinite(volumes.affine).all() and (columns > 0).all()):
+        raise InputError(f"{name} has a header without voxel sizes or position; repair its affine, or convert it anew")
     try:
         voxel_size_from_affine(volumes.affine)
     except ValueError as error:

@@ -14,7 +14,7 @@ from custom_transforms.checks import HAS_ORIENTATION, InputError
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.geometry import check_same_grid
 
-from .content import check_content, finite
+from .content import binary, check_content, finite
 from .headers import check_b0_tesla, check_echo_times, deobliqued_note
 from .images import read_echoes, with_values
 from .scan import RawScan
@@ -34,7 +34,7 @@ def load_scan(scan: RawScan, *, force: bool = False) -> Data:
 
     Args:
         scan: the files and the acquisition.
-        force: replace NaN and infinite values by 0, with a note, instead of refusing them.
+        force: replace NaN and infinite values by 0 and cut masks at 0.5, with a note, instead of refusing them.
 
     Returns:
         magnitude, phase, spin_echo and maps, each MetaTensor (N, X, Y, Z) float32, with echo_times_s, b0_tesla, vendor,
@@ -54,6 +54,8 @@ def load_scan(scan: RawScan, *, force: bool = False) -> Data:
     for key in [key for key, value in data.items() if isinstance(value, MetaTensor)]:
         data[key] = finite(str(key), data[key], data.get(keys.MASK), data[keys.NOTES], force=force)
         check_content(str(key), data[key])
+    if keys.MASK in data:
+        data[keys.MASK] = binary(data[keys.MASK], data[keys.NOTES], force=force)
     data[keys.NOTES] += _notes(scan, data)
     return data
 
@@ -115,7 +117,7 @@ def _gradient_echoes(scan: RawScan) -> Data:
     check_echo_times(scan.name, scan.echo_times_s, len(images[keys.MAGNITUDE]))
     _check_phase_times(scan)
     ordered = {key: _by_time(image, scan.echo_times_s) for key, image in images.items()}
-    unit = {} if scan.phase else {keys.PHASE_UNIT: "rad"}  # it was made of real and imaginary parts
+    unit: Data = {} if scan.phase else {keys.PHASE_UNIT: "rad"}  # it was made of real and imaginary parts
     return {**ordered, **unit, keys.ECHO_TIMES_S: tuple(sorted(scan.echo_times_s))}
 
 

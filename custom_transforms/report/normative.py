@@ -197,7 +197,8 @@ def cohort_table(tables: Sequence[Path], output: Path) -> None:
     """
     if not tables:
         raise InputError("there are no tables of regions to put together; give at least one")
-    rows = [[*_subject(path), *row] for path in tables for row in _read(path)]
+    names = [_subject(path) for path in tables]
+    rows = [[*name, *row] for name, path in zip(names, tables, strict=True) for row in _read(path)]
     _write(output, ["participant_id", "session_id", *RegionValue._fields], rows)
 
 

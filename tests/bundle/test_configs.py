@@ -16,12 +16,13 @@ from monai.bundle.config_item import ComponentLocator
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = sorted(path.name for path in (BUNDLE / "configs").glob("*.json") if path.name != "metadata.json")
 OF_INFERENCE = ["qsm.json", "uncertainty.json"]
-PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", *OF_INFERENCE})
+PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", "preprocess.json", *OF_INFERENCE})
 VARIANTS = sorted(f"variants/{path.name}" for path in (BUNDLE / "configs/variants").iterdir())
 INVERSIONS = ("tikhonov", "tkd", "tv", "medi", "qsmnet", "qsmnet_plus")
 STACKS = [
     ["train.json"],
     ["inference.json"],
+    ["preprocess.json"],
     *(["train.json", patch] for patch in PATCHES),
     *(["train.json", variant] for variant in VARIANTS),
     *(["train.json", variant, patch] for variant in VARIANTS for patch in ("evaluate.json", "quick.json")),

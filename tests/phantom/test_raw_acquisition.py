@@ -12,7 +12,7 @@ from custom_transforms.phantom.acquisition import Acquisition, GradientEchoProto
 from custom_transforms.phantom.brain import AFFINE
 from custom_transforms.phantom.filters import gaussian_smooth
 from custom_transforms.phantom.head import CHI_BACKGROUND, HEAD_MASK, surround_with_head
-from custom_transforms.phantom.raw_acquisition import RawAcquisition, dephasing, draw_coil, fit_polynomial
+from custom_transforms.phantom.raw_acquisition import RawAcquisition, dephasing, draw_coil, fit_shim
 from custom_transforms.physics import sphere_field
 
 ECHO_TIMES_S = (0.004, 0.009, 0.012)  # unequal
@@ -114,7 +114,7 @@ def test_the_shim_takes_out_what_least_squares_fits(head: dict[str, torch.Tensor
     plain = scanner(shim=False).total_field(head)[0]
     assert plain[mask].mean().abs() < 1e-5
     x, y, z = (mask.nonzero().double().numpy() * 3.0 - 100).T / 30
-    terms = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, z * x], axis=1)
+    terms = np.stack([np.ones_like(x), x, y, z, x * x - y * y, y * y - z * z, x * y, y * z, z * x], axis=1)
     values = plain[mask].double().numpy()
     expected = values - terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
     shimmed = scanner().total_field(head)[0][mask].double().numpy()
@@ -122,12 +122,17 @@ def test_the_shim_takes_out_what_least_squares_fits(head: dict[str, torch.Tensor
     assert shimmed.std() < 0.7 * values.std()
 
 
-def test_a_polynomial_is_its_own_fit() -> None:
-    x, y, z = torch.meshgrid(*[torch.arange(n).double() for n in (9, 7, 8)], indexing="ij")
+def test_harmonics_are_their_own_shim_and_others_are_not() -> None:
+    size = torch.tensor([1.0, 1.5, 2.0])
+    x, y, z = torch.meshgrid(
+        *[v * torch.arange(n).double() for n, v in zip((9, 7, 8), size, strict=True)], indexing="ij"
+    )
     mask = (torch.rand(1, 9, 7, 8, generator=seeded()) > 0.4).double()
-    quadratic = (3 + x - 0.5 * y * z + 0.2 * z * z)[None]
-    torch.testing.assert_close(fit_polynomial(quadratic, mask, order=2), quadratic)
-    assert (fit_polynomial(quadratic, mask, order=1) - quadratic).abs().max() > 0.1
+    harmonic = (3 + x - 0.5 * y * z + 0.2 * (2 * z * z - x * x - y * y))[None]
+    torch.testing.assert_close(fit_shim(harmonic, mask, size, order=2), harmonic)
+    assert (fit_shim(harmonic, mask, size, order=1) - harmonic).abs().max() > 0.1
+    radius = (x * x + y * y + z * z)[None]  # no field of anything outside
+    assert (fit_shim(radius, mask, size, order=2) - radius).abs().max() > 1
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -65,6 +65,14 @@ def test_r2star_keeps_the_grid(method):
     assert keys.R2STAR not in data
 
 
+def test_voxels_outside_the_mask_are_not_fitted():
+    mask = torch.zeros(1, *SHAPE)
+    mask[0, 1:, :2] = 1
+    data = {keys.MAGNITUDE: decay(25.0), keys.ECHO_TIMES_S: TIMES, keys.MASK: mask}
+    rate = FitR2Stard()(data)[keys.R2STAR]
+    assert torch.allclose(rate, 25 * mask, atol=0.01)
+
+
 def test_one_echo_has_no_r2star_and_says_so():
     result = FitR2Stard()({keys.MAGNITUDE: decay(20.0)[:1], keys.ECHO_TIMES_S: TIMES[:1]})
     assert keys.R2STAR not in result
