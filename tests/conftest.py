@@ -1,5 +1,6 @@
 """What tests share: the grid of geometries, tolerances with their reasons, a measured head, the rule for CUDA tests."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -163,3 +164,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session")
+def romeo_crop() -> Path:
+    """A measured crop of a head, three echoes; it is not part of the repository."""
+    shared = os.environ.get("CHISEP_SHARED_DATA")
+    folder = Path(shared) if shared else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (folder / "romeo_crop" / "Mag.nii").is_file():
+        pytest.skip("the measured crop is not there; CHISEP_SHARED_DATA names the folder that holds romeo_crop")
+    return folder / "romeo_crop"

@@ -1,7 +1,6 @@
 """Small heads as files of scanners: NIfTI by echo, and DICOM as Siemens and GE write it."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,13 +183,3 @@ def save_echoes(oblique_affine: np.ndarray) -> Callable[..., list[str]]:
         return list(map(str, paths))
 
     return save
-
-
-@pytest.fixture(scope="session")
-def romeo_crop() -> Path:
-    """A measured crop of a head, three echoes; it is not part of the repository."""
-    shared = os.environ.get("CHISEP_SHARED_DATA")
-    folder = Path(shared) if shared else Path(__file__).resolve().parents[3] / "shared" / "data"
-    if not (folder / "romeo_crop" / "Mag.nii").is_file():
-        pytest.skip("the measured crop is not there; CHISEP_SHARED_DATA names the folder that holds romeo_crop")
-    return folder / "romeo_crop"
