@@ -24,6 +24,7 @@ from .acquisition import Acquisition
 from .head import CHI_AIR_PPM, CHI_BACKGROUND, HEAD_MASK
 
 SHIM_ORDER = 2
+FADE_VOXELS = 8  # at the edge of the grid
 COIL_ORDER = 2
 SENSITIVITY_RATIO = 2.0  # largest over smallest in the head
 COIL_PHASE_RAD = 2.0  # reached at both ends, in the head
@@ -99,10 +100,10 @@ class RawAcquisition:
             head: What :func:`surround_with_head` gives.
 
         Returns:
-            The field; everything beyond the grid is air.
+            The field; everything beyond the grid is air, into which the neck fades.
         """
         chi = head[keys.CHI_PARA] - head[keys.CHI_DIA] + head[CHI_BACKGROUND] - CHI_AIR_PPM
-        field = _convolve(chi, head, padding=0.5)
+        field = _convolve(_fade(chi), head, padding=0.5)
         order = SHIM_ORDER if self.shim else 0
         return field - fit_shim(field, head[keys.MASK], head[keys.VOXEL_SIZE_MM], order=order)
 
@@ -224,6 +225,17 @@ def _polynomial(coefficients: Tensor, order: int, shape: Sequence[int]) -> Tenso
     dense[tuple(torch.tensor(_exponents(order)).T)] = coefficients
     powers = [torch.linspace(-1, 1, n, dtype=torch.float64) ** torch.arange(order + 1)[:, None] for n in shape]
     return torch.einsum("abc,ax,by,cz->xyz", dense, *powers)[None]
+
+
+def _fade(chi: Tensor) -> Tensor:
+    """Let a volume (1, X, Y, Z) end smoothly: a neck that is cut rings in a sampled field, from slice to slice."""
+    for axis in (1, 2, 3):
+        n = chi.shape[axis]
+        length = min(FADE_VOXELS, n // 4)
+        rise = (torch.arange(1, length + 1) / (length + 1) * math.pi / 2).sin().square()
+        weight = torch.cat([rise, torch.ones(n - 2 * len(rise)), rise.flip(0)])
+        chi = chi * weight.reshape([-1 if i == axis else 1 for i in range(4)])
+    return chi
 
 
 def _convolve(chi: Tensor, head: Mapping[str, Tensor], *, padding: float) -> Tensor:

@@ -96,7 +96,7 @@ def test_the_brain_stays_where_it_is_and_keeps_its_values(voxel_size_mm: tuple[f
 def test_sources_of_the_background_leave_the_brain_out() -> None:
     head = surround_with_head(ball((2.0, 2.0, 2.0)), seed=1)
     chi, mask = head[CHI_BACKGROUND], head[keys.MASK] > 0
-    assert chi[mask].abs().max() < 0.05
+    assert chi[mask].abs().max() < 0.07  # at the rim, of bone at -2 ppm
     assert chi.max() == pytest.approx(9.4, abs=1e-4) and -2 <= chi.min() < -1.2
     assert chi[0, 0, 0, -1] == pytest.approx(9.4, abs=1e-4)  # the air at a corner
     unsmoothed = torch.where(head[HEAD_TISSUES] == BONE, -2.0, 0.0)

@@ -64,7 +64,7 @@ def test_field_around_a_ball_of_water_in_air_is_the_analytic_one(voxel_size_mm: 
     r = radius_mm(shape, voxel_size_mm)
     zeros = torch.zeros(1, *shape)
     air = gaussian_smooth(9.4 * (r > ball_mm)[None].float(), sigma_voxels=head_module.EDGE_VOXELS)
-    inner = (r < ball_mm - 6)[None].float()
+    inner = (r < ball_mm - 3 * head_module.EDGE_VOXELS * max(voxel_size_mm))[None].float()
     water = {keys.CHI_PARA: zeros, keys.CHI_DIA: zeros, CHI_BACKGROUND: air, keys.MASK: inner}
     water |= {keys.VOXEL_SIZE_MM: torch.tensor(voxel_size_mm), keys.B0_DIRECTION: OBLIQUE}
     field = scanner(shim=False).total_field(water)[0]
