@@ -32,8 +32,9 @@ The map of the package:
                    deformable registration, and with it the regions of a brain
     benchmark/     every variant on a data set, files to files, with time and memory
     reproduce/     the published results, checked
-    reconstruct.py, simulate.py, simulate_raw.py, labels.py, evaluate.py, demo.py, options.py, checks.py, plausibility.py, report/,
-    cli.py         the command `chisep`
+    reconstruct.py, simulate.py, simulate_raw.py, labels.py, evaluate.py, demo.py, options.py, checks.py,
+    plausibility.py, report/, cli.py
+                   the command `chisep`
 
 Every method, learned or conventional, is a module with the same call:
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
 from custom_transforms.keys import LOCAL_FIELD, MAGNITUDE, MASK, R2PRIME, R2STAR
@@ -59,7 +60,18 @@ def read_map(key: str, path: str) -> MetaTensor:
         if image.get_data_dtype().kind not in "iuf":
             raise InputError(f"{key} ({path}) holds {image.get_data_dtype()} values; store real numbers")
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+    except InputError:
+        raise
+    except (
+        ImageFileError,
+        HeaderDataError,
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise InputError(f"{key} ({path}) cannot be read as NIfTI; it is damaged or of another format") from error
     if key == MAGNITUDE and values.ndim == 4:
         values = np.moveaxis(values, -1, 0)

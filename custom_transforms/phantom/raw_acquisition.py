@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import keys
@@ -102,8 +103,8 @@ class RawAcquisition:
         Returns:
             The field; everything beyond the grid is air, into which the neck fades.
         """
-        chi = head[keys.CHI_PARA] - head[keys.CHI_DIA] + head[CHI_BACKGROUND] - CHI_AIR_PPM
-        field = _convolve(_fade(chi), head, padding=0.5)
+        field = _convolve(head[keys.CHI_PARA] - head[keys.CHI_DIA], head, padding=0.5)
+        field = field + _background_field(_fade(head[CHI_BACKGROUND] - CHI_AIR_PPM), head)
         order = SHIM_ORDER if self.shim else 0
         return field - fit_shim(field, head[keys.MASK], head[keys.VOXEL_SIZE_MM], order=order)
 
@@ -225,6 +226,20 @@ def _polynomial(coefficients: Tensor, order: int, shape: Sequence[int]) -> Tenso
     dense[tuple(torch.tensor(_exponents(order)).T)] = coefficients
     powers = [torch.linspace(-1, 1, n, dtype=torch.float64) ** torch.arange(order + 1)[:, None] for n in shape]
     return torch.einsum("abc,ax,by,cz->xyz", dense, *powers)[None]
+
+
+def _background_field(chi: Tensor, head: Mapping[str, Tensor]) -> Tensor:
+    """Give the field (1, X, Y, Z) of air and bone, the mean over each voxel.
+
+    Thick slices would ring: along an axis with longer voxels it is computed on a grid that is as fine as the others.
+    """
+    size = head[keys.VOXEL_SIZE_MM]
+    factors = [max(1, round(float(v / size.min()))) for v in size]
+    shape = [n * factor for n, factor in zip(chi.shape[1:], factors, strict=True)]
+    fine = F.interpolate(chi[None], size=shape, mode="trilinear", align_corners=False)
+    geometry = size / torch.tensor(factors), head[keys.B0_DIRECTION]
+    field = DipoleConvolution(padding=0.5)(fine, *(part.reshape(1, 3) for part in geometry))
+    return F.avg_pool3d(field[0], factors)
 
 
 def _fade(chi: Tensor) -> Tensor:

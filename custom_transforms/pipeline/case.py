@@ -5,217 +5,47 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
-from monai.transforms import Compose
 from monai.utils import convert_to_tensor
 
 from custom_transforms import keys
-from custom_transforms.bundle_path import bundle_path
-from custom_transforms.checks import InputError, read_map, user_input
-from custom_transforms.options import Settings, choose_device, choose_relaxivities, choose_variant
+from custom_transforms.checks import read_map, user_input
+from custom_transforms.options import choose_device, choose_variant
 from custom_transforms.output import save_map, staged_folder, write_json
 from custom_transforms.pipeline.derivatives import (
     RECORD,
-    TEXTS,
     WORK,
     map_path,
     scan_path,
-    write_description,
-    write_map,
     write_sidecar,
 )
 from custom_transforms.pipeline.pages import write_regions, write_scan_report
+from custom_transforms.pipeline.preprocess import (
+    MADE,
+    OWN,
+    on_device,
+    preprocess,
+    preprocessing_config,
+    require_for_separation,
+    stages_of,
+    write_preprocessed,
+)
 from custom_transforms.pipeline.progress import Progress
+from custom_transforms.pipeline.run_options import RunOptions
 from custom_transforms.preprocessing import RemoveBackgroundd, Stage, StageCache
 from custom_transforms.provenance import describe_files, peak_memory_gib, versions
-from custom_transforms.raw import RawScan, find_scans, load_scan
-from custom_transforms.relaxometry import combine_echoes
+from custom_transforms.raw import RawScan, load_scan
 from custom_transforms.report.html_regions import RegionRow
 from custom_transforms.separation import Separation, SourceSeparation
 from custom_transforms.transforms import Geometryd
-from custom_transforms.transforms.reference import Reference
+from custom_transforms.transforms.geometry import voxel_size_from_affine
 from custom_transforms.variants import inference_config, takes_magnitude
 
-_GRIDS = (keys.MAGNITUDE, keys.TOTAL_FIELD, keys.LOCAL_FIELD, keys.MASK)  # the first that is there has the geometry
-_WRITTEN = (keys.TOTAL_FIELD, keys.FIELD_QUALITY, keys.LOCAL_FIELD, keys.R2STAR, keys.R2, keys.R2PRIME)
-_OWN = "the user's"
-_MADE = {
-    keys.TOTAL_FIELD: "measured, fitted to the phase of the echoes",
-    keys.LOCAL_FIELD: "measured, the background removed",
-    keys.R2STAR: "measured, fitted to the gradient echoes",
-    keys.R2: "measured, fitted to the spin echoes",
-    keys.R2PRIME: "measured, R2* - R2",
-    keys.MASK: "found in the magnitude",
-}
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How scans are processed; it can be sent to another process.
-
-    Args:
-        preprocessing: settings of preprocess.json, under its own names.
-        variant: of the separation, or None for the default of the maps at hand.
-        relaxivity: Dr of both sources in 1/s/ppm, or None for the default at the field strength.
-        relaxivity_para: that of paramagnetic sources alone.
-        relaxivity_dia: that of diamagnetic sources alone.
-        reference: zero of chi_total.
-        uncertainty: write standard deviations.
-        refine: remove the background and separate the sources a second time, given the sources of the first.
-        regions: register the template and write a table of regions.
-        device: auto, cpu, cuda, ...
-        force: warn of implausible values instead of refusing them.
-        keep_work: leave the cache of a scan that is done.
-        verbose: write a line for each stage.
-    """
-
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    variant: str | None = None
-    relaxivity: float | None = None
-    relaxivity_para: float | None = None
-    relaxivity_dia: float | None = None
-    reference: Reference = "none"
-    uncertainty: bool = False
-    refine: bool = True
-    regions: bool = True
-    device: str = "auto"
-    force: bool = False
-    keep_work: bool = False
-    verbose: bool = False
-
-    def settings(self, b0_tesla: float) -> Settings:
-        """Give the settings of the separation at a field strength."""
-        para, dia = choose_relaxivities(self.relaxivity, self.relaxivity_para, self.relaxivity_dia, b0_tesla)
-        direction = self.preprocessing.get("b0_direction")
-        given = None if direction is None else list(direction)
-        return Settings("ppm", 1, None, "per_s", b0_tesla, para, dia, given, self.reference)
-
-
-def preprocessing_config(options: Mapping[str, Any]) -> ConfigParser:
-    """Give preprocess.json with some of its options changed."""
-    parser = ConfigParser()
-    parser.read_config(bundle_path() / "configs" / "preprocess.json")
-    parser.update({"bundle_root": str(bundle_path()), **options})
-    return parser
-
-
-def stages_of(preprocessing: Compose) -> list[Stage]:
-    """Give the stages of a preprocessing."""
-    return list(preprocessing.transforms)
-
-
-def preprocess(
-    data: Mapping[Any, Any],
-    stages: Sequence[Stage],
-    *,
-    provided: Collection[str] = (),
-    b0_direction: Sequence[float] | None = None,
-    cache: StageCache | None = None,
-    progress: Progress | None = None,
-) -> dict[Any, Any]:
-    """Run the stages that have work, in their order.
-
-    Args:
-        data: what :func:`custom_transforms.raw.load_scan` gives.
-        stages: of preprocess.json.
-        provided: keys of the user's own maps, which replace stages.
-        b0_direction: (3,) in voxel axes, or None for that of the affine.
-        cache: what the stages gave in an earlier run.
-        progress: is told which stage runs.
-
-    Returns:
-        The data with what the stages write, voxel_size_mm and b0_direction.
-
-    Raises:
-        InputError: what a stage refuses.
-    """
-    cache = cache or StageCache(None)
-    grids = [key for key in _GRIDS if key in data]
-    if not grids:
-        raise InputError("there is no image to start from: give magnitude and phase, or a field and a mask")
-    with user_input():
-        result = Geometryd(keys=grids[:1], b0_direction=b0_direction)(data)
-        for stage in stages:
-            if not stage.applies(result, provided):
-                continue
-            if progress:
-                progress.begin(stage.name)
-            result, restored = cache.run(stage, result)
-            if progress and restored:
-                progress.end("from the cache")
-    return result
-
-
-def _on_device(data: Mapping[Any, Any], device: torch.device) -> dict[Any, Any]:
-    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in data.items()}
-
-
-def write_preprocessed(data: Mapping[Any, Any], dataset: Path, name: str, provided: Collection[str]) -> dict[str, str]:
-    """Write the maps that preprocessing made, zero outside the mask.
-
-    Args:
-        data: of :func:`preprocess`.
-        dataset: folder of the derivative.
-        name: of the scan.
-        provided: keys of the user's own maps.
-
-    Returns:
-        The file of each map by key.
-    """
-    mask, files = data[keys.MASK], {}
-    facts = {"B0Direction": [round(b, 6) for b in data[keys.B0_DIRECTION].tolist()], "B0Tesla": data[keys.B0_TESLA]}
-    maps = {keys.MASK: mask, **{key: data[key] * mask for key in _WRITTEN if key in data}}
-    if keys.MAGNITUDE in data:
-        maps[keys.MAGNITUDE] = combine_echoes(data[keys.MAGNITUDE])
-    for key, values in maps.items():
-        origin = {"Origin": _OWN if key in provided else _MADE[key]} if key in _MADE else {}
-        image = MetaTensor(convert_to_tensor(values, track_meta=False).cpu(), affine=mask.affine)
-        files[key] = str(write_map(dataset, name, key, image, {**facts, **origin}))
-    return files
-
-
-def preprocess_folder(
-    source: str | None,
-    output_dir: str,
-    preprocessing: Compose,
-    *,
-    device: torch.device,
-    b0_direction: Sequence[float] | None = None,
-) -> list[str]:
-    """Preprocess every scan of a folder: the workflow of preprocess.json.
-
-    Args:
-        source: BIDS dataset or DICOM folder.
-        output_dir: folder of the derivative, which inference.json reads as dataset_dir.
-        preprocessing: the stages.
-        device: where they run.
-        b0_direction: (3,) in voxel axes, or None for that of the affines.
-
-    Returns:
-        The names of the scans.
-
-    Raises:
-        InputError: no source, no scans, or one that cannot be processed.
-    """
-    if source is None:
-        raise InputError("there is no input; name a BIDS or DICOM folder with --input_dir")
-    output = Path(output_dir)
-    names = []
-    for scan in find_scans(source, output / WORK):
-        data = _on_device(load_scan(scan), device)
-        cache = StageCache(output / WORK / scan.name)
-        result = preprocess(data, stages_of(preprocessing), provided=scan.maps, b0_direction=b0_direction, cache=cache)
-        with staged_folder(output) as stage:
-            write_preprocessed(result, stage, scan.name, scan.maps)
-            write_description(stage, str(source))
-        names.append(scan.name)
-    return names
+LONG_VOXELS = 1.5
+"""Length over width from which the background is not removed again: with 0.8 x 0.8 x 2 mm the second time was worse."""
 
 
 def _choose_rate(variant: str | None, files: Mapping[str, str]) -> str | None:
@@ -264,7 +94,11 @@ def _background(stages: Sequence[Stage]) -> Stage | None:
 
 
 def _can_refine(stages: Sequence[Stage], provided: Collection[str], files: Mapping[str, str]) -> bool:
-    return keys.LOCAL_FIELD not in provided and keys.TOTAL_FIELD in files and _background(stages) is not None
+    """Say whether the background was removed by PDF, from voxels that are not much longer than wide."""
+    if keys.LOCAL_FIELD in provided or keys.TOTAL_FIELD not in files or _background(stages) is None:
+        return False
+    sizes = voxel_size_from_affine(read_map(keys.MASK, files[keys.MASK]).affine)
+    return float(sizes.max() / sizes.min()) < LONG_VOXELS
 
 
 def _refine(stages: Sequence[Stage], files: Mapping[str, str], made: Mapping[str, str], options: RunOptions) -> None:
@@ -275,7 +109,7 @@ def _refine(stages: Sequence[Stage], files: Mapping[str, str], made: Mapping[str
     # chi_total may have another reference; the sources themselves have the zero that their signs give
     maps[keys.CHI_TOTAL] = sources[0] - sources[1] if sources else read_map(keys.CHI_TOTAL, made[keys.CHI_TOTAL])
     direction = options.preprocessing.get("b0_direction")
-    data = Geometryd(keys=keys.MASK, b0_direction=direction)(_on_device(maps, choose_device(options.device)))
+    data = Geometryd(keys=keys.MASK, b0_direction=direction)(on_device(maps, choose_device(options.device)))
     stage = _background(stages)
     assert stage is not None
     local = stage(data)[keys.LOCAL_FIELD]
@@ -308,7 +142,7 @@ def process_scan(scan: RawScan, options: RunOptions, output: Path, *, bar: bool 
     work = output / WORK / scan.name
     try:
         progress.begin("reading")
-        data = _on_device(load_scan(scan, force=options.force), device)
+        data = on_device(load_scan(scan, force=options.force), device)
         direction = options.preprocessing.get("b0_direction")
         data = preprocess(
             data,
@@ -318,7 +152,7 @@ def process_scan(scan: RawScan, options: RunOptions, output: Path, *, bar: bool 
             cache=StageCache(work),
             progress=progress,
         )
-        _require(data, scan)
+        require_for_separation(data, scan.name)
         with staged_folder(output) as stage:
             files = write_preprocessed(data, stage, scan.name, scan.maps)
             b0_tesla, notes = data[keys.B0_TESLA], data[keys.NOTES]
@@ -351,17 +185,6 @@ def process_scan(scan: RawScan, options: RunOptions, output: Path, *, bar: bool 
     return record
 
 
-def _require(data: Mapping[Any, Any], scan: RawScan) -> None:
-    """Refuse data without what a separation needs."""
-    needs = {
-        keys.MASK: "a mask, or a magnitude to find it in",
-        keys.LOCAL_FIELD: "phase and magnitude, or a field, to make the local field of",
-    }
-    for key, need in needs.items():
-        if key not in data:
-            raise InputError(f"{scan.name}: there is no {TEXTS[key].description.split(',')[0]}; give {need}")
-
-
 def _describe(
     scan: RawScan, options: RunOptions, stages: Sequence[Stage], separation: Separation, warnings: Sequence[str]
 ) -> dict[str, Any]:
@@ -381,8 +204,8 @@ def _describe(
             "vendor": scan.vendor,
         },
         "measured": {
-            "local field": _OWN if keys.LOCAL_FIELD in scan.maps else _MADE[keys.LOCAL_FIELD],
-            "mask": _OWN if keys.MASK in scan.maps else _MADE[keys.MASK],
+            "local field": OWN if keys.LOCAL_FIELD in scan.maps else MADE[keys.LOCAL_FIELD],
+            "mask": OWN if keys.MASK in scan.maps else MADE[keys.MASK],
             "R2'": separation.record["r2prime"],
             "chi_para, chi_dia": f"estimated by {separation.record['variant']}",
         },

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from custom_transforms.checks import InputError, user_input
 from custom_transforms.options import choose_device
 from custom_transforms.output import staged_folder
-from custom_transforms.pipeline.case import RunOptions
 from custom_transforms.pipeline.derivatives import REPORT, WORK, scan_path, write_description
 from custom_transforms.pipeline.pages import write_cohort_regions
+from custom_transforms.pipeline.run_options import RunOptions
 from custom_transforms.pipeline.workers import Outcome, run_scans
 from custom_transforms.preprocessing import BackgroundMethod, PhaseUnit, R2StarMethod
 from custom_transforms.raw import MAPS, RawScan, explicit_scan, find_scans

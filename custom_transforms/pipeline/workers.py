@@ -18,8 +18,9 @@ import torch
 
 from custom_transforms.checks import InputError
 from custom_transforms.output import write_json
-from custom_transforms.pipeline.case import RunOptions, process_scan
+from custom_transforms.pipeline.case import process_scan
 from custom_transforms.pipeline.derivatives import RECORD, WORK, read_record, scan_path
+from custom_transforms.pipeline.run_options import RunOptions
 from custom_transforms.provenance import versions
 from custom_transforms.raw import RawScan
 

@@ -38,6 +38,7 @@ from custom_transforms.transforms.base import to_float_tensor, with_meta_of
 BackgroundMethod = Literal["pdf", "vsharp", "pdf+vsharp"]
 
 METHODS = ("pdf", "vsharp", "pdf+vsharp")
+_LARGEST_BALL_MM = 24.0
 _FAINT = 0.1  # as in the quality of the fitted field
 POOR_QUALITY = 0.1
 """Fields of a quality below this are not used."""
@@ -77,6 +78,8 @@ def field_weight(
 def fill(field: Tensor, known: Tensor, mask: Tensor, voxel_size_mm: Tensor) -> Tensor:
     """Give voxels of a mask where a field is not known the mean of the known ones in the smallest ball that has some.
 
+    Where no ball of up to 24 mm has, it is the mean of all: larger ones would need grids beyond the memory.
+
     Args:
         field: (1, X, Y, Z), any unit.
         known: (1, X, Y, Z), bool.
@@ -84,12 +87,12 @@ def fill(field: Tensor, known: Tensor, mask: Tensor, voxel_size_mm: Tensor) -> T
         voxel_size_mm: (3,) in mm.
 
     Returns:
-        The field, (1, X, Y, Z), finite; 0 where nothing is near.
+        The field, (1, X, Y, Z), finite; 0 outside the mask, and in it if nothing is known.
     """
     missing = (mask > 0.5) & ~known
     filled = torch.where(known, field, 0.0)
     radius = 2 * float(voxel_size_mm.max())
-    while bool(missing.any()) and radius < 100:
+    while bool(missing.any()) and radius < _LARGEST_BALL_MM:
         box = margin_box(mask[None], voxel_size_mm, 2 * radius)
         kernel = smv_kernel(box.grid, voxel_size_mm, radius)
         cut = box.cut(torch.stack([torch.where(known, field, 0.0), known.float()]))
@@ -97,7 +100,7 @@ def fill(field: Tensor, known: Tensor, mask: Tensor, voxel_size_mm: Tensor) -> T
         new = missing & (share > 0.05)
         filled = torch.where(new, total / share.clamp(min=0.05), filled)
         missing, radius = missing & ~new, 2 * radius
-    return filled
+    return torch.where(missing, field[known].mean(), filled) if bool(missing.any() & known.any()) else filled
 
 
 class RemoveBackgroundd(Transform):

@@ -41,6 +41,7 @@ R2StarMethod = Literal["weighted", "arlo"]
 _SPACING = 1e-3  # relative difference between echo spacings that are equal
 _FEW_ECHOES = 3  # fewer do not allow ARLO
 _TWO_ECHOES = 2  # fewer show no decay
+_FEWEST_VOXELS = 3  # along an axis: cubic splines in ITK read beyond the memory of two
 _STILL_DEG, _STILL_VOXELS = 0.5, 0.25  # smaller motions are within the error of the registration
 
 
@@ -130,6 +131,8 @@ class AlignSpinEchod(Transform):
         motion, notes = self._motion(magnitude, spin_echo, data[MASK])
         if not notes and _same_grid(spin_echo, magnitude):
             return dict(data)
+        if min(spin_echo.shape[1:]) < _FEWEST_VOXELS:
+            raise ValueError("the spin echoes are too thin to be interpolated; give them on the grid of the magnitude")
         affine = torch.linalg.inv(motion) @ spin_echo.affine.double().cpu()
         x, y, z = magnitude.shape[1:]
         values = convert_to_tensor(spin_echo, track_meta=False).float().cpu()

@@ -1,13 +1,16 @@
-"""Are the numbers of an image those of a measurement?"""
+"""Are the numbers of an image those of a measurement? And the one map that may come on a grid of its own."""
 
 from __future__ import annotations
 
 import torch
 from monai.data import MetaTensor
+from monai.utils import MetaKeys
 
 from custom_transforms import keys
 from custom_transforms.checks import InputError
+from custom_transforms.registration import resample
 from custom_transforms.transforms.base import image_name
+from custom_transforms.transforms.geometry import check_same_grid
 
 from .images import with_values
 
@@ -15,6 +18,7 @@ _MAY_BE_CONSTANT = (keys.MASK,)
 _MAGNITUDES = (keys.MAGNITUDE, keys.SPIN_ECHO)
 _MOST_NEGATIVE = 0.05  # of the voxels: interpolation makes some
 _LARGEST, _FAINTEST = 1e15, 1e-15  # squares of signals beyond these are too much for single precision
+_FEWEST_VOXELS = 3  # along an axis: the cubic splines of ITK read beyond the memory of two
 _BINARY_TOLERANCE = 1e-3  # rounding of masks stored with a scale factor
 
 
@@ -91,3 +95,32 @@ def check_content(key: str, image: MetaTensor) -> None:
             raise InputError(f"{image_name(key, image)}{echo} runs from {low:g} to {high:g}; give it in another unit")
         if low == high and (key not in _MAY_BE_CONSTANT or high == 0):
             raise InputError(f"{image_name(key, image)}{echo} is {low:g} everywhere; give the measured image")
+
+
+def on_grid_of(reference: MetaTensor, key: str, image: MetaTensor) -> MetaTensor:
+    """Interpolate a map of rates to another grid by the affines, unless it lies on it.
+
+    Args:
+        reference: (N, X, Y, Z) on that grid.
+        key: what the map is.
+        image: (1, X', Y', Z'), >= 0.
+
+    Returns:
+        The map, (1, X, Y, Z); 0 beyond its edge.
+
+    Raises:
+        InputError: it is too thin for that, or lies elsewhere.
+    """
+    name, (x, y, z) = image_name(key, image), reference.shape[1:]
+    try:
+        check_same_grid(name, image, "", reference)
+        return image
+    except ValueError:
+        if min(image.shape[1:]) < _FEWEST_VOXELS:
+            raise InputError(f"{name} is too thin to be interpolated; resample it to the grid of the rest") from None
+    volumes = (image.as_tensor()[0], torch.ones(image.shape[1:]))
+    values, covered = (resample(volume, image.affine, reference.affine, (x, y, z)) for volume in volumes)
+    if not bool((covered > 0.5).any()):
+        raise InputError(f"{name} lies beside the other images; check its header, or resample it to their grid")
+    meta = {entry: value for entry, value in image.meta.items() if entry != MetaKeys.AFFINE}
+    return MetaTensor(values.clamp(min=0)[None], affine=reference.affine.clone(), meta=meta)

@@ -20,6 +20,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import MetaKeys
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from torch import Tensor
 
@@ -69,13 +70,14 @@ def _volumes_first(name: str, array: np.ndarray) -> np.ndarray:
 
 def _read_nibabel(name: str, path: str) -> Volumes:
     try:
-        image = nib.load(path)
-        if not isinstance(image, SpatialImage):
-            raise ImageFileError
-        stored = np.asanyarray(image.dataobj)
+        with LoggingOutputSuppressor(), np.errstate(over="ignore", invalid="ignore"):  # said below, in one line
+            image = nib.load(path)
+            if not isinstance(image, SpatialImage):
+                raise ImageFileError
+            stored = np.asanyarray(image.dataobj)
     except HeaderDataError as error:
         raise InputError(f"{name} has a header that cannot be used: {error}; write the file anew") from error
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError) as error:
         raise InputError(f"{name} cannot be read; it is damaged, cut short or of another format") from error
     values = _volumes_first(name, _real_or_complex(name, stored))
     has_orientation = not isinstance(image, nib.AnalyzeImage)  # which cannot say it

@@ -14,7 +14,7 @@ from custom_transforms.checks import HAS_ORIENTATION, InputError
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.geometry import check_same_grid
 
-from .content import binary, check_content, finite
+from .content import binary, check_content, finite, on_grid_of
 from .headers import check_b0_tesla, check_echo_times, deobliqued_note
 from .images import read_echoes, with_values
 from .scan import RawScan
@@ -56,6 +56,9 @@ def load_scan(scan: RawScan, *, force: bool = False) -> Data:
         check_content(str(key), data[key])
     if keys.MASK in data:
         data[keys.MASK] = binary(data[keys.MASK], data[keys.NOTES], force=force)
+    if keys.R2 in data:
+        reference = next(data[key] for key in (keys.MAGNITUDE, *_FIELDS) if key in data)
+        data[keys.R2] = on_grid_of(reference, keys.R2, data[keys.R2])
     data[keys.NOTES] += _notes(scan, data)
     return data
 
@@ -170,7 +173,7 @@ def _check_grids(data: Data) -> None:
         except ValueError as error:
             if key not in _OTHER_GRIDS:
                 raise InputError(str(error)) from error
-            data[keys.NOTES].append(f"{key} is on another grid than {reference}: it has to be resampled to it")
+            data[keys.NOTES].append(f"{key} is on another grid than {reference} and was interpolated to it")
 
 
 def _notes(scan: RawScan, data: Data) -> list[str]:

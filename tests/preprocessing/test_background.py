@@ -180,3 +180,13 @@ def test_known_sources_leave_less_to_be_mistaken_for_background(results: dict, h
     assert relative_error(given, head) < 0.6 * relative_error(results["pdf"], head)
     wrong = RemoveBackgroundd()(as_data(head, chi_total=-chi))
     assert relative_error(wrong, head) > relative_error(results["pdf"], head)
+
+
+def test_fill_far_from_what_is_known_stays_within_memory():
+    """One voxel is known of a long mask: no ball has a twentieth of it, and growing ones need ever larger grids."""
+    mask = torch.ones(1, 200, 2, 2)
+    known = torch.zeros_like(mask, dtype=torch.bool)
+    known[0, 0, 0, 0] = True
+    filled = fill(torch.where(known, 3.0, torch.nan), known, mask, torch.full((3,), 0.3))
+    assert torch.allclose(filled, torch.full_like(mask, 3.0), atol=1e-4)
+    assert fill(torch.ones_like(mask), torch.zeros_like(known), mask, torch.ones(3)).abs().max() == 0

@@ -135,3 +135,10 @@ def test_dictionary_form(head: Head):
     assert keys.MASK not in data and data[keys.NOTES] == ["before"]
     with pytest.raises(InputError, match=r"mag\.nii\.gz"):
         BrainMaskd()(data | {keys.MAGNITUDE: MetaTensor(torch.zeros(1, 9, 9, 9), meta=magnitude.meta)})
+
+
+@pytest.mark.parametrize("slices", [3, 4])
+def test_a_slab_of_few_slices_is_no_colour_image(slices: int):
+    """Its working grid ends in an axis of three or four, on which the threshold of the library would warn."""
+    signal = torch.rand(1, 20, 20, 2 * slices, generator=torch.Generator().manual_seed(2)) + 1
+    assert brain_mask(signal, torch.tensor([2.0, 2.0, 2.0 / 2])).sum() > 0

@@ -133,3 +133,16 @@ def test_a_head_that_lies_still_is_not_interpolated(head):
     result = AlignSpinEchod()({keys.MAGNITUDE: gre, keys.SPIN_ECHO: echoes, keys.MASK: tissue[keys.MASK]})
     assert torch.equal(result[keys.SPIN_ECHO].as_tensor(), spin)
     assert not result.get(keys.NOTES)
+
+
+def test_spin_echoes_of_two_slices_on_another_grid_are_refused():
+    """Cubic splines of ITK read beyond the memory of two voxels."""
+    affine = torch.eye(4, dtype=torch.float64)
+    moved = affine.clone()
+    moved[0, 3] = 2.0
+    gre, spin = MetaTensor(torch.rand(1, 6, 6, 6), affine=affine), MetaTensor(torch.rand(2, 6, 6, 2), affine=moved)
+    data = {keys.MAGNITUDE: gre, keys.SPIN_ECHO: spin, keys.MASK: torch.ones(1, 6, 6, 6)}
+    with pytest.raises(ValueError, match="too thin to be interpolated"):
+        AlignSpinEchod(register=False)(data)
+    spin = MetaTensor(torch.rand(2, 6, 6, 3), affine=moved)
+    assert AlignSpinEchod(register=False)({**data, keys.SPIN_ECHO: spin})[keys.SPIN_ECHO].shape == (2, 6, 6, 6)

@@ -185,7 +185,11 @@ def test_maps_of_the_dataset_and_of_derivatives(
     raw, made = tmp_path / "sub-01" / "anat", tmp_path / "derivatives" / "tool"
     write_image(raw / "sub-01_R2map.nii.gz", echoes[0][0][..., None], oblique_affine)
     write_image(raw / "sub-01_label-lesion_mask.nii.gz", echoes[0][0], oblique_affine)
-    write_image(made / "sub-01" / "anat" / "sub-01_desc-brain_mask.nii.gz", (echoes[0][0] > 500).astype(np.float32), oblique_affine)
+    write_image(
+        made / "sub-01" / "anat" / "sub-01_desc-brain_mask.nii.gz",
+        (echoes[0][0] > 500).astype(np.float32),
+        oblique_affine,
+    )
     write_image(made / "sub-01" / "anat" / "sub-01_R2starmap.nii.gz", echoes[0][0], oblique_affine)
     write_image(made / "sub-01" / "anat" / "sub-01_space-MNI_R2primemap.nii.gz", echoes[0][0], oblique_affine)
     (scan,) = find_bids(tmp_path)

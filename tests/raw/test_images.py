@@ -260,3 +260,41 @@ def test_echoes_on_different_grids(tmp_path: Path) -> None:
     paths = [save(tmp_path / "a.nii", random_image()), save(tmp_path / "b.nii", random_image(), moved)]
     with pytest.raises(InputError, match="not on the grid"):
         read_echoes("magnitude", paths)
+
+
+def header_with(path: Path, start: int, values: np.ndarray) -> str:
+    """Write a file and overwrite bytes of its header."""
+    save(path, random_image())
+    content = bytearray(path.read_bytes())
+    content[start : start + values.nbytes] = values.tobytes()
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_header_without_geometry_is_refused(tmp_path: Path, wrong: float) -> None:
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    affine[1, 3] = wrong
+    image = nib.Nifti1Image(random_image(), None)
+    for row, values in zip(("srow_x", "srow_y", "srow_z"), affine, strict=False):
+        image.header[row] = values
+    image.header["sform_code"] = 1
+    nib.save(image, tmp_path / "image.nii")
+    with pytest.raises(InputError, match="without voxel sizes or position; repair its affine"):
+        read_image("mask", str(tmp_path / "image.nii"))
+
+
+def test_damaged_headers_are_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """Sizes below 0 or beyond the memory, an offset below 0, an unknown type: each is another error of the library."""
+    too_large, negative = np.array([3, 32767, 32767, 32767], "<i2"), np.array([3, -5, 30000, 30000], "<i2")
+    damages = [(40, too_large), (40, negative), (108, np.array([-1e15], "<f4")), (70, np.array([22032], "<i2"))]
+    for start, values in damages:
+        with pytest.raises(InputError, match=";") as error:
+            read_image("phase", header_with(tmp_path / "image.nii", start, values))
+        assert "\n" not in str(error.value)
+    assert not capfd.readouterr().err
+
+
+def test_numbers_too_large_for_single_precision_become_infinite_without_a_warning(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.nii", np.full(SHAPE, 1e300))
+    assert np.isinf(read_image("magnitude", path).values).all()

@@ -97,7 +97,7 @@ def test_spin_echoes_and_maps(tmp_path: Path, scan: RawScan, echoes: Echoes, obl
     assert data[keys.SPIN_ECHO_TIMES_S] == (0.02, 0.05)
     assert np.array_equal(data[keys.SPIN_ECHO].numpy(), echoes[0][[1, 0], ::2, ::2])
     assert np.array_equal(data[keys.MASK].numpy()[0], echoes[0][0] > 500)
-    assert data[keys.NOTES] == ["spin_echo is on another grid than magnitude: it has to be resampled to it"]
+    assert data[keys.NOTES] == ["spin_echo is on another grid than magnitude and was interpolated to it"]
 
 
 @pytest.mark.parametrize("key", [keys.TOTAL_FIELD, keys.LOCAL_FIELD, keys.UNWRAPPED_PHASE])
@@ -250,3 +250,46 @@ def test_the_crop_of_a_real_head_loads(romeo_crop: Path) -> None:
     assert float(data[keys.PHASE].min()) == pytest.approx(-np.pi / 855, rel=1e-3)
     assert np.allclose(data[keys.PHASE].affine.diagonal()[:3].tolist(), (0.46875, 0.46875, 1.0))
     assert [note for note in data[keys.NOTES] if "vendor" not in note] == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "finding"), [(255.0, "other than 0 and 1; store"), (0.4, "is empty; it must be 1"), (0.9, "other than")]
+)
+def test_a_mask_is_of_0_and_1(
+    tmp_path: Path, scan: RawScan, echoes: Echoes, oblique_affine: np.ndarray, factor: float, finding: str
+) -> None:
+    """Maps are multiplied by it, so 255 would scale them."""
+    inside = (echoes[0][0] > 500).astype(np.float32)
+    scan = replace(scan, maps={keys.MASK: one(tmp_path / "mask.nii", factor * inside, oblique_affine)})
+    with pytest.raises(InputError, match=finding):
+        load_scan(scan)
+    if factor > 0.5:
+        data = load_scan(scan, force=True)
+        assert np.array_equal(data[keys.MASK].numpy()[0], inside)
+        assert "cut at 0.5" in data[keys.NOTES][0]
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_signals_whose_squares_are_no_numbers_are_refused(
+    tmp_path: Path, scan: RawScan, echoes: Echoes, oblique_affine: np.ndarray, factor: float
+) -> None:
+    image = one(tmp_path / "far.nii", np.moveaxis(echoes[0] * np.float32(factor), 0, -1), oblique_affine)
+    with pytest.raises(InputError, match="give it in another unit"):
+        load_scan(replace(scan, magnitude=(image,)))
+
+
+def test_r2_on_a_grid_of_its_own_is_interpolated_by_the_affines(
+    tmp_path: Path, scan: RawScan, oblique_affine: np.ndarray
+) -> None:
+    """Stored from right to left it has the same shape; voxel by voxel its values would be those of the other side."""
+    ramp = np.broadcast_to(np.linspace(5, 40, 8, dtype=np.float32)[:, None, None], (8, 7, 6)).copy()
+    turned = oblique_affine @ np.array([[-1, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    data = load_scan(replace(scan, maps={keys.R2: one(tmp_path / "r2.nii", ramp[::-1], turned)}))
+    assert np.allclose(data[keys.R2].numpy()[0], ramp, atol=1e-3)
+    assert not np.allclose(ramp[::-1], ramp, atol=1)
+    assert np.allclose(data[keys.R2].affine, data[keys.MAGNITUDE].affine)
+    beside = oblique_affine + np.pad([[900.0], [0], [0], [0]], ((0, 0), (3, 0)))
+    with pytest.raises(InputError, match="lies beside"):
+        load_scan(replace(scan, maps={keys.R2: one(tmp_path / "r2.nii", ramp, beside)}))
+    with pytest.raises(InputError, match="too thin"):
+        load_scan(replace(scan, maps={keys.R2: one(tmp_path / "r2.nii", ramp[..., :2], oblique_affine)}))
