@@ -12,9 +12,11 @@ from scipy import ndimage
 from custom_transforms import keys
 from custom_transforms.checks import InputError
 from custom_transforms.cli import COMMANDS, check_arguments
+from custom_transforms.data import bids_data_list
 from custom_transforms.pipeline import case
 from custom_transforms.pipeline.command import run
 from custom_transforms.pipeline.derivatives import SUFFIXES, map_path, read_record
+from custom_transforms.pipeline.preprocess import preprocessing_config
 
 FIRST = "sub-01"
 QUICK = {"regions": False, "register_spin_echo": False}
@@ -203,3 +205,11 @@ def test_options_that_do_not_fit_are_refused(raw_dataset, tmp_path, options, mes
     with pytest.raises(InputError, match=message):
         run(str(raw_dataset), output=str(tmp_path / "maps"), **options)
     assert not list(tmp_path.glob("maps/sub-*"))
+
+
+def test_the_bundle_runs_the_stages_alone_and_inference_takes_what_they_give(raw_dataset, tmp_path):
+    options = {"input_dir": str(raw_dataset), "output_dir": str(tmp_path), "register_spin_echo": False}
+    assert preprocessing_config(options).get_parsed_content("run") == [[FIRST]]
+    (files,) = bids_data_list(tmp_path)
+    assert {keys.LOCAL_FIELD, keys.R2PRIME, keys.MASK} <= files.keys()
+    assert not list(tmp_path.glob("**/*Chimap*"))
