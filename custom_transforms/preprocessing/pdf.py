@@ -29,6 +29,7 @@ from custom_transforms.classical.brain_box import BrainBox
 from custom_transforms.classical.convergence import Progress, Residual, StoppingRule
 from custom_transforms.physics.dipole import default_geometry, fast_fft_length, kernel_for
 
+_LONG, _PROFILE_POWER = 1.5, 4  # of voxels, over the shortest; of their profile
 _SIGMA = 0.003  # of the field over s outside: what the model leaves, not noise alone; with 0.01 the error is larger
 _PRECONDITIONER_POWER = 0.35  # by trial: 0 (none) and 0.65 need twice as many iterations, 1 many times as many
 
@@ -81,6 +82,21 @@ class _Model:
         squared = torch.fft.irfftn(torch.complex(self.kernel, torch.zeros_like(self.kernel)), s=shape).square_()
         reach = torch.fft.irfftn(torch.fft.rfftn(squared) * torch.fft.rfftn(self.weight**2), s=shape)
         return (1 + self.spread**2 * reach.clamp(min=0)) ** -_PRECONDITIONER_POWER
+
+
+def _slice_profile(grid: list[int], voxel_size_mm: Tensor) -> Tensor:
+    """Give what weakens the kernel along axes with long voxels, (X, Y, Z // 2 + 1), 0 to 1.
+
+        P(k) = sinc^4(k v)    along an axis with v > 1.5 v_min, else 1
+
+    A thick slice shows the mean of the field over itself, of sources that partly fill it. The sampled kernel of a point
+    rings from slice to slice instead. The power is by trial with 0.8 x 0.8 x 2 mm: 0, 2, 3, 4 leave errors of 29, 26,
+    25 and 24 % of the local field's SD.
+    """
+    lengths = [torch.fft.fftfreq(grid[0]), torch.fft.fftfreq(grid[1]), torch.fft.rfftfreq(grid[2])]
+    is_long = (voxel_size_mm > _LONG * voxel_size_mm.min()).tolist()
+    x, y, z = (torch.sinc(k) ** (_PROFILE_POWER * long) for k, long in zip(lengths, is_long, strict=True))
+    return (x[:, None, None] * y[:, None] * z).to(voxel_size_mm)
 
 
 def _basis(weight: Tensor, voxel_size_mm: Tensor) -> Tensor:
@@ -175,7 +191,7 @@ def project_onto_dipole_fields(
     box = margin_box(inside, voxel_size_mm[0], margin_mm)
     field, brain, weight = (box.cut(x)[0, 0] for x in (total.nan_to_num(0.0, 0.0, 0.0), inside, weight))
     model = _Model(
-        kernel=kernel_for(box.grid, voxel_size_mm, b0_direction)[0, 0],
+        kernel=kernel_for(box.grid, voxel_size_mm, b0_direction)[0, 0] * _slice_profile(box.grid, voxel_size_mm[0]),
         spread=torch.where(brain > 0, interior, 1.0),
         weight=weight / _SIGMA,
         basis=_basis(weight / _SIGMA, voxel_size_mm[0]),
