@@ -12,14 +12,13 @@ more than the mean.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
@@ -191,34 +190,3 @@ def _correlation(a: Tensor, b: Tensor, mask: Tensor, size_mm: Tensor) -> float:
     block = [max(1, min(round(_BLOCK_MM / size), n)) for size, n in zip(size_mm.tolist(), mask.shape, strict=True)]
     a, b, weight = (F.avg_pool3d(x[None], block) for x in (a * mask, b * mask, mask))
     return float(torch.corrcoef(torch.stack([a[weight > _RIM], b[weight > _RIM]]).double())[0, 1].nan_to_num())
-
-
-class RegisterAtlasd(Transform):
-    """Find the regions of the brain; where the template does not fit there are none, and a note says so.
-
-    Args:
-        mask_key: key of the mask.
-        regions_key: key of the labels that are written.
-    """
-
-    def __init__(self, *, mask_key: str = keys.MASK, regions_key: str = keys.REGIONS) -> None:
-        self.mask_key = mask_key
-        self.regions_key = regions_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the labels to the images that :func:`register_atlas` names."""
-        images = {
-            str(key): data[key] for key in (keys.CHI_TOTAL, keys.CHI_PARA, keys.CHI_DIA, *STRUCTURE) if key in data
-        }
-        try:
-            atlas = register_atlas(images, data[self.mask_key])
-        except ValueError as error:
-            return {**data, keys.NOTES: [*data.get(keys.NOTES, []), f"no regions were found: {error}"]}
-        if atlas.fits:
-            return {**data, self.regions_key: atlas.labels}
-        found = ", ".join(f"{value:.2f} with {name}" for name, value in atlas.correlation.items())
-        note = (
-            f"no regions were found: the template, which covers {100 * atlas.overlap:.0f} % of the mask, correlates "
-            f"by {found}, less than {LEAST_CORRELATION}; look whether the image is oriented as its header says"
-        )
-        return {**data, keys.NOTES: [*data.get(keys.NOTES, []), note]}

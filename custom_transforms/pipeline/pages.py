@@ -86,13 +86,15 @@ def write_regions(dataset: Path, name: str, maps: Mapping[str, MetaTensor]) -> t
         return [], "", [f"no table of regions: {error}"]
     fit = ", ".join(f"{APPEARANCES[key].title} {value:.2f}" for key, value in atlas.correlation.items())
     covers = f"{atlas.overlap:.0%} of the mask"
+    if not atlas.fits:
+        found = f"the template fits badly, with correlations of {fit}, and covers {covers}"
+        return [], "", [f"no table of regions: {found}; look whether the image is oriented as its header says"]
     note = f"The template was registered by elastix; correlation with it: {fit}; it covers {covers}."
     labels = MetaTensor(convert_to_tensor(atlas.labels, track_meta=False), affine=maps[keys.MASK].affine)
     rows = region_table(maps, labels)
     write_map(dataset, name, keys.REGIONS, labels, {"Method": note})
     write_tsv(scan_path(dataset, name, REGIONS), rows)
-    doubt = [] if atlas.fits else [f"the template fits badly ({fit}), so do not rely on the table of regions"]
-    return [_row(value) for value in rows], note, doubt
+    return [_row(value) for value in rows], note, []
 
 
 def _row(value: RegionValue) -> RegionRow:
