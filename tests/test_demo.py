@@ -44,7 +44,7 @@ def test_table_agrees_with_the_maps(folder: Path) -> None:
         assert float(cell) == pytest.approx(100 * np.linalg.norm(error) / np.linalg.norm(truth), abs=0.06)
         expected = 100 * np.linalg.norm(error - error.mean()) / np.linalg.norm(truth - truth.mean())
         assert float(demeaned) == pytest.approx(expected, abs=0.06)
-    assert 0 < float(closed_form[0]) < float(zero_mean[0]) < 100
+    assert 0 < float(closed_form[0]) <= float(zero_mean[0]) < 100  # a coarse head has little fluid to tell the zero
 
 
 def test_closed_form_gets_the_best_regularisation(monkeypatch: pytest.MonkeyPatch) -> None:

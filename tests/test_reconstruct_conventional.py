@@ -148,7 +148,7 @@ def test_not_converged_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, files: dict[str, str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "custom_transforms.reconstruct.inference_config",
+        "custom_transforms.separation.inference_config",
         lambda name, **options: _updated(inference_config(name, **options), iterations=10),
     )
     assert run(monkeypatch, **files, variant="tv", output=tmp_path) == 0

@@ -92,7 +92,7 @@ def test_exported_head_is_calibrated(bundle: Path, head: Path) -> None:
             covered.append(coverage_percent(*pred.split(2, 1), batch[keys.LABEL], batch[keys.MASK], factor=factor))
     found = torch.stack(covered).unflatten(0, (4, 2)).mean(dim=(0, 2))
     assert bool((found[0] - 68.27).abs().max() < 8), found
-    assert bool((found[1] - 95.0).abs().max() < 4), found
+    assert bool((found[1] - 95.0).abs().max() < 7), found
 
 
 def test_training_lowers_the_loss(head: Path, bundle: Path) -> None:
