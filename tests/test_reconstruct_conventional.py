@@ -152,7 +152,7 @@ def test_not_converged_is_said(
         lambda name, **options: _updated(inference_config(name, **options), iterations=10),
     )
     assert run(monkeypatch, **files, variant="tv", output=tmp_path) == 0
-    assert "tv has not converged after 10 iterations; look at reconstruction.json" in capsys.readouterr().err
+    assert "tv has not converged after 10 iterations; look at its record" in capsys.readouterr().err
 
 
 def _updated(config, **settings):
