@@ -54,11 +54,12 @@ def save_map(path: Path, values: Tensor, affine: Tensor) -> None:
 
     Args:
         path: file that ends in .nii.gz; its folder is made if need be.
-        values: (1, X, Y, Z); integers stay uint8, everything else becomes float32.
+        values: (1, X, Y, Z); int16 stays, other integers become uint8, everything else float32.
         affine: (4, 4), voxel indices to scanner coordinates (RAS+) in mm.
     """
     array = values.squeeze(0).cpu().numpy()
-    array = array.astype(np.float32 if array.dtype.kind == "f" else np.uint8)
+    if array.dtype != np.int16:
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.uint8)
     image = nib.Nifti1Image(array, affine.cpu().numpy())
     image.set_sform(image.affine, _SCANNER)
     image.set_qform(image.affine, _SCANNER)

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -40,7 +38,6 @@ from custom_transforms.simulate import draw_seeds, write_dataset_files
 TOTAL_FIELD_SUFFIX = "totalfield"
 PHASE_LEVELS = 4096  # stored as every second number from -4096
 MAGNITUDE_UNIT = 2000  # of white matter's signal at echo time 0
-_SCANNER = 1  # NIfTI code of an affine that leads to the scanner's coordinates
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def _write_echoes(
     for suffix, (volumes, echo_times_s) in images.items():
         for number, echo_time_s in enumerate(echo_times_s, start=1):
             path = bids_path(dataset, subject, f"echo-{number}_{suffix}")
-            _save_integers(path, volumes[number - 1], maps[AFFINE])
+            save_map(path, volumes[number - 1][None], maps[AFFINE])
             sidecar: dict[str, Any] = {
                 "Manufacturer": scan.vendor,
                 "MagneticFieldStrength": scan.b0_tesla,
@@ -173,22 +170,13 @@ def _write_echoes(
             write_json(path.with_suffix("").with_suffix(".json"), sidecar)
 
 
-def _as_integers(magnitude: Tensor) -> np.ndarray:
-    return (MAGNITUDE_UNIT * magnitude).round_().clamp_(max=np.iinfo(np.int16).max).short().numpy()
+def _as_integers(magnitude: Tensor) -> Tensor:
+    return (MAGNITUDE_UNIT * magnitude).round_().clamp_(max=torch.iinfo(torch.int16).max).short()
 
 
-def _as_levels(phase_rad: Tensor) -> np.ndarray:
+def _as_levels(phase_rad: Tensor) -> Tensor:
     level = ((phase_rad / torch.pi + 1) * (PHASE_LEVELS / 2)).round_().short() % PHASE_LEVELS
-    return (2 * level - PHASE_LEVELS).numpy()
-
-
-def _save_integers(path: Path, values: np.ndarray, affine: Tensor) -> None:
-    image = nib.Nifti1Image(values, affine.numpy())
-    image.set_sform(image.affine, _SCANNER)
-    image.set_qform(image.affine, _SCANNER)
-    image.header.set_xyzt_units("mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(image, path)
+    return 2 * level - PHASE_LEVELS
 
 
 def simulate_raw(
