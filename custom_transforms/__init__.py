@@ -30,6 +30,7 @@ The map of the package:
                    rigid registration of head orientations and of contrasts, and a common grid
     elastix.py, atlas.py
                    deformable registration, and with it the regions of a brain
+    deploy/        exported files, packed bundles, the checks of the Model Zoo
     benchmark/     every variant on a data set, files to files, with time and memory
     reproduce/     the published results, checked
     reconstruct.py, simulate.py, simulate_raw.py, labels.py, evaluate.py, demo.py, options.py, checks.py,
