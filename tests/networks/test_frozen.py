@@ -44,6 +44,16 @@ def test_unfrozen_it_would_be_stored() -> None:
     assert any(name.startswith("inner.") for name in Parent(nn.BatchNorm1d(2)).state_dict())
 
 
+def test_stored_it_is_in_the_state_dictionary_and_is_loaded() -> None:
+    first, second = (Parent(Frozen(nn.BatchNorm1d(2), stored=True)) for _ in range(2))
+    nn.init.constant_(first.inner.network.weight, 7.0)
+    second.load_state_dict(first.state_dict())
+    assert second.inner.network.weight.tolist() == [7, 7]
+    assert not any(p.requires_grad for p in second.inner.parameters())
+    with pytest.raises(RuntimeError, match=r"inner\.network\.bias"):
+        second.load_state_dict(frozen_parent(3.0).state_dict())
+
+
 def test_own_modules() -> None:
     assert set(own_modules(frozen_parent(1.0))) == {"", "own", "inner"}
 
