@@ -10,6 +10,7 @@ simulation   the local field of two source maps
 augmentation random rotation, susceptibility scaling and B0 direction, the field recomputed
 stack        the image of all maps, which methods take
 axial        the isotropic grid along B0 that direct networks need
+label        one file a case with the settings of a request, for servers
 """
 
 from .augmentation import (
@@ -23,6 +24,7 @@ from .augmentation import (
 from .axial import AxialFrame, AxialResampled
 from .field import LocalFieldToPpm, LocalFieldToPpmd, Normalise, Normalised
 from .geometry import Geometryd, b0_direction_from_affine, voxel_size_from_affine
+from .label import RequestedSourced, RequestedUnitsd, SplitMapsd
 from .mask import ApplyMask, ApplyMaskd, Mask, Maskd
 from .reference import ReferenceSources, ReferenceSourcesd
 from .relaxometry import R2Prime, R2Primed, ScaleR2Prime, ScaleR2Primed
@@ -52,12 +54,15 @@ __all__ = [
     "RandSusceptibilityScalingd",
     "ReferenceSources",
     "ReferenceSourcesd",
+    "RequestedSourced",
+    "RequestedUnitsd",
     "ScaleR2Prime",
     "ScaleR2Primed",
     "SignedDiamagnetic",
     "SignedDiamagneticd",
     "SimulateLocalField",
     "SimulateLocalFieldd",
+    "SplitMapsd",
     "SplitSourcesd",
     "StackMapsd",
     "TotalSusceptibilityd",
