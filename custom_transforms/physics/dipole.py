@@ -58,15 +58,20 @@ def dipole_kernel(shape: list[int], voxel_size_mm: Tensor, b0_direction: Tensor)
     return kernel[:, None]
 
 
-@torch.jit.unused
-def _check_geometry(batch: int, voxel_size_mm: Tensor, b0_direction: Tensor) -> None:
-    for name, tensor in (("voxel_size_mm", voxel_size_mm), ("b0_direction", b0_direction)):
-        if tensor.shape != (batch, 3):
-            raise ValueError(f"{name} must have shape ({batch}, 3), got {tuple(tensor.shape)}: one row for each image")
+def _check_shape(name: str, tensor: Tensor, batch: int) -> None:
+    if tensor.ndim != 2 or tensor.shape[0] != batch or tensor.shape[1] != 3:
+        raise ValueError(f"{name} must have shape ({batch}, 3), got {list(tensor.shape)}: one row for each image")
+
+
+def _check_geometry(image: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor) -> None:
+    if image.ndim != 5:
+        raise ValueError(f"the image must be (B, C, X, Y, Z), got {list(image.shape)}; add the missing axes")
+    _check_shape("voxel_size_mm", voxel_size_mm, image.shape[0])
+    _check_shape("b0_direction", b0_direction, image.shape[0])
     if not bool((voxel_size_mm > 0).all()):
-        raise ValueError(f"voxel_size_mm must be positive, got {voxel_size_mm.tolist()}")
-    if not bool(((b0_direction.norm(dim=1) - 1).abs() < 1e-3).all()):
-        raise ValueError(f"b0_direction must hold unit vectors in voxel axes, got {b0_direction.tolist()}")
+        raise ValueError(f"voxel_size_mm must be positive, got {voxel_size_mm}")
+    if not bool(((b0_direction.norm(2, dim=1) - 1).abs() < 1e-3).all()):
+        raise ValueError(f"b0_direction must hold unit vectors in voxel axes, got {b0_direction}")
 
 
 def default_geometry(image: Tensor, voxel_size_mm: Tensor | None, b0_direction: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -80,10 +85,8 @@ def default_geometry(image: Tensor, voxel_size_mm: Tensor | None, b0_direction: 
         voxel_size_mm = torch.ones(batch, 3)
     if b0_direction is None:
         b0_direction = torch.tensor([[0.0, 0.0, 1.0]]).repeat(batch, 1)
-    if not torch.jit.is_scripting() and not torch.compiler.is_compiling():
-        if image.ndim != 5:
-            raise ValueError(f"the image must be (B, C, X, Y, Z), got {tuple(image.shape)}; add the missing axes")
-        _check_geometry(batch, voxel_size_mm, b0_direction)
+    if torch.jit.is_scripting() or not torch.compiler.is_compiling():  # a scripted file refuses what this refuses
+        _check_geometry(image, voxel_size_mm, b0_direction)
     dtype = torch.float64 if image.dtype == torch.float64 else torch.float32
     return voxel_size_mm.to(image.device, dtype), b0_direction.to(image.device, dtype)
 
