@@ -1,7 +1,7 @@
 """Transforms for servers that hand over one file a case and the settings of a request, as MONAI Label does.
 
-A request is data, never configuration: its values are read from the dictionary that runs through the transforms, so that
-no text of a request is evaluated by a config parser.
+A request is data, never configuration: its values are read from the dictionary that runs through the transforms, so
+that no text of a request is evaluated by a config parser.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -121,7 +121,7 @@ class RequestedUnitsd(Transform):
             unit=requested(data, "field_unit", self.field_unit),
             b0_tesla=b0_tesla,
             echo_time_s=_number(data, "echo_time_s", self.echo_time_s),
-            sign=_number(data, "field_sign", self.field_sign),  # type: ignore[arg-type]  # it refuses all but 1 and -1
+            sign=_number(data, "field_sign", self.field_sign),
         )
         result = {**data, LOCAL_FIELD: to_ppm(data[LOCAL_FIELD])}
         if self.rate is not None:
