@@ -10,8 +10,8 @@ def bundle_path() -> Path:
     """Find the folder that holds the bundle's `configs`, `models` and `docs`.
 
     Returns:
-        Absolute path: `bundle/` of the checkout, else the copy that the wheel carries, else the packed bundle whose root
-        holds the package.
+        Absolute path: `bundle/` of the checkout, else the copy that the wheel carries, else the packed bundle whose
+        root holds the package.
 
     Raises:
         FileNotFoundError: none has a `configs` folder.
