@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from custom_transforms.keys import CHI_DIA, CHI_PARA, CHI_TOTAL, LOCAL_FIELD, RATE, split_image
-from custom_transforms.networks.direct import check_trained_geometry
+from custom_transforms.networks.direct import check_single_relaxivity, check_trained_geometry
 from custom_transforms.networks.z_score import ZScoredBackbone
 from custom_transforms.physics.dipole import default_geometry
 
@@ -76,8 +76,7 @@ class ChiSepNet(nn.Module):
         """
         voxel_size_mm, b0_direction = default_geometry(image, voxel_size_mm, b0_direction)
         check_trained_geometry("ChiSepNet", self.trained_voxel_size_mm, voxel_size_mm, b0_direction)
-        if relaxivity_weights is not None and bool(((relaxivity_weights - 1).abs() > 1e-3).any()):
-            raise ValueError("ChiSepNet was trained with a single relaxivity; use UnrolledChiSepNet for two")
+        check_single_relaxivity("ChiSepNet", relaxivity_weights)
         image = image.float()
         field, rate, mask = split_image(image)
         chi_total = self.susceptibility(image, voxel_size_mm, b0_direction)

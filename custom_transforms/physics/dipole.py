@@ -58,6 +58,11 @@ def dipole_kernel(shape: list[int], voxel_size_mm: Tensor, b0_direction: Tensor)
     return kernel[:, None]
 
 
+def geometry_is_valid(voxel_size_mm: Tensor, b0_direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Say whether all voxel sizes (B, 3) are positive, and whether all directions (B, 3) are unit vectors."""
+    return (voxel_size_mm > 0).all(), ((b0_direction.norm(2, dim=1) - 1).abs() < 1e-3).all()
+
+
 def _check_shape(name: str, tensor: Tensor, batch: int) -> None:
     if tensor.ndim != 2 or tensor.shape[0] != batch or tensor.shape[1] != 3:
         raise ValueError(f"{name} must have shape ({batch}, 3), got {list(tensor.shape)}: one row for each image")
@@ -68,9 +73,10 @@ def _check_geometry(image: Tensor, voxel_size_mm: Tensor, b0_direction: Tensor) 
         raise ValueError(f"the image must be (B, C, X, Y, Z), got {list(image.shape)}; add the missing axes")
     _check_shape("voxel_size_mm", voxel_size_mm, image.shape[0])
     _check_shape("b0_direction", b0_direction, image.shape[0])
-    if not bool((voxel_size_mm > 0).all()):
+    positive, unit = geometry_is_valid(voxel_size_mm, b0_direction)
+    if not bool(positive):
         raise ValueError(f"voxel_size_mm must be positive, got {voxel_size_mm}")
-    if not bool(((b0_direction.norm(2, dim=1) - 1).abs() < 1e-3).all()):
+    if not bool(unit):
         raise ValueError(f"b0_direction must hold unit vectors in voxel axes, got {b0_direction}")
 
 
