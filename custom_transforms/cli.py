@@ -21,6 +21,7 @@ from custom_transforms.benchmark.command import benchmark
 from custom_transforms.bundle_path import bundle_path
 from custom_transforms.checks import InputError
 from custom_transforms.demo import demo
+from custom_transforms.deploy.export import export
 from custom_transforms.deploy.pack_command import pack
 from custom_transforms.evaluate import evaluate
 from custom_transforms.labels import labels
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "benchmark": benchmark,
     "labels": labels,
+    "export": export,
     "demo": demo,
     "pack": pack,
     "reproduce thesis": thesis,
