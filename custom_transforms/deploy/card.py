@@ -31,9 +31,12 @@ HEADINGS = (
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)[^)]*\)")
 _LINK_OUTWARDS = re.compile(r"(?<!!)\[([^\]]+)\]\((?:\.\./)[^)]*\)")
 
-_USAGE = """
+_PACKAGE = """
 The package `custom_transforms` lies in this folder, so chisep need not be installed; what else is needed is named in
-`configs/metadata.json`. From this folder,
+`configs/metadata.json`.
+"""
+_RUN = """
+From this folder,
 
     export PYTHONPATH=$PWD
     python -m monai.bundle run --config_file configs/inference.json --dataset_dir DATASET --output_dir maps
@@ -41,6 +44,12 @@ The package `custom_transforms` lies in this folder, so chisep need not be insta
 writes `chi_para`, `chi_dia` and `chi_total` (ppm, float32 NIfTI) of every case of a BIDS derivative:
 `sub-*/anat/*_localfield.nii.gz` in ppm, `*_{suffix}.nii.gz` in 1/s, `*_desc-brain_mask.nii.gz` ([data.md](data.md)).
 Other units, field strengths and relaxivities are top-level names of the config, such as `--field_unit hz --b0_tesla 7`.
+"""
+_SERVE = """
+`configs/inference.json` is that for servers: MONAI Label hands it one 4-D NIfTI file a case, with the channels local
+field, R2' or R2* and mask in the order of its `maps`, and gets one map back.
+"""
+_LOAD = """
 In Python, with this folder on the path and the folder that holds it as `PARENT`:
 
     network = monai.bundle.load("{folder}", bundle_dir=PARENT, workflow_type="inference").eval()
@@ -50,12 +59,11 @@ and without any package, TorchScript, which takes the geometry as inputs:
     network, metadata, _ = monai.bundle.load("{folder}", bundle_dir=PARENT, load_ts_module=True)
     chi = network(image, voxel_size_mm, b0_direction, relaxivity_weights)
 
-Training and evaluation, on simulated data or your own:
+Training and evaluation, on simulated data or your own, with `PYTHONPATH` set to this folder:
 
     python -m monai.bundle run training --config_file configs/train.json
     python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/evaluate.json']"
 """
-
 _MORE = (
     "More about it, beside the other networks, is in [variants.md](variants.md). The equations and conventions are in "
     "[physics.md](physics.md)."
@@ -139,7 +147,7 @@ def _describe_variant(default: Mapping[str, str], name: str, description: str) -
     }
 
 
-def model_card(name: str, *, folder: str, description: str, suffix: str) -> str:
+def model_card(name: str, *, folder: str, description: str, suffix: str, label: bool = False) -> str:
     """Write the model card of a variant.
 
     Args:
@@ -147,6 +155,7 @@ def model_card(name: str, *, folder: str, description: str, suffix: str) -> str:
         folder: name of the packed bundle.
         description: one paragraph, that of its metadata.
         suffix: of the file that its second channel is read from, such as "R2primemap".
+        label: its inference.json takes one 4-D file a case.
 
     Returns:
         Markdown, with links to files of ``docs/`` alone.
@@ -157,9 +166,10 @@ def model_card(name: str, *, folder: str, description: str, suffix: str) -> str:
     sections = _sections((bundle_path() / "docs" / "README.md").read_text(encoding="utf-8"))
     if name != DEFAULT:
         sections |= _describe_variant(sections, name, description)
-    sections["Additional Usage Steps"] = _USAGE.format(folder=folder, suffix=suffix).strip()
-    body = (f"## {heading}\n\n{sections[heading]}" for heading in HEADINGS)
-    return "\n\n".join([sections[""], *(part for part in body)]) + "\n"
+    usage = (_PACKAGE, _SERVE if label else _RUN, _LOAD)
+    sections["Additional Usage Steps"] = "\n\n".join(usage).format(folder=folder, suffix=suffix)
+    card = "\n\n".join([sections[""], *(f"## {heading}\n\n{sections[heading]}" for heading in HEADINGS)])
+    return re.sub(r"\n{3,}", "\n\n", card).strip() + "\n"
 
 
 def write_documents(folder: Path, card: str) -> None:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_USUAL = re.compile(rb"(?<![\w.~/}-])/(?:home|root|Users|work|workspace|mnt|scratch)/\w[\w./-]*")
+_USUAL = ("/home", "/root", "/Users", "/work", "/workspace", "/mnt", "/scratch")
 
 
 def _contents(file: Path) -> Iterator[bytes]:
@@ -22,11 +22,10 @@ def _contents(file: Path) -> Iterator[bytes]:
             yield archive.read(record)
 
 
-def _own() -> re.Pattern[bytes]:
-    """Match the folders of this machine: the home, that of temporary files, and that of this package."""
-    folders = (Path.home(), Path(tempfile.gettempdir()), Path(__file__).resolve().parents[2])
-    names = sorted({str(folder) for folder in folders if folder != Path(folder.anchor)})
-    return re.compile(rb"(?<![\w.~/}-])(?:" + b"|".join(re.escape(name).encode() for name in names) + rb")/\w[\w./-]*")
+def _folders() -> list[bytes]:
+    """Name the usual ones, and of this machine the home, that of temporary files and that of this package."""
+    own = (Path.home(), Path(tempfile.gettempdir()), Path(__file__).resolve().parents[2])
+    return sorted({f"{folder}/".encode() for folder in [*_USUAL, *map(str, own)] if folder != "/"})
 
 
 def machine_paths(file: Path) -> list[str]:
@@ -36,8 +35,11 @@ def machine_paths(file: Path) -> list[str]:
         file: of any kind; archives (zip, .npz, PyTorch's .pt and .ts) are looked into.
 
     Returns:
-        What was found, in order.
+        What was found.
     """
-    patterns = _USUAL, _own()
-    found = (match for content in _contents(file) for pattern in patterns for match in pattern.findall(content))
-    return list(dict.fromkeys(match.decode(errors="replace") for match in found))
+    found: dict[bytes, None] = {}
+    folders = _folders()
+    for content in _contents(file):
+        for folder in (folder for folder in folders if folder in content):  # a search is far quicker than a pattern
+            found |= dict.fromkeys(re.findall(rb"(?<![\w.~/}-])" + re.escape(folder) + rb"\w[\w./-]*", content))
+    return [match.decode(errors="replace") for match in found]

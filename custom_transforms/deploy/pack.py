@@ -2,7 +2,7 @@
 
     brain_mr_chi_separation_NAME/
         LICENSE
-        configs/            metadata.json, inference.json with the variant's patch in it, train.json and others
+        configs/            metadata.json, inference.json and train.json with the variant's patch in them, others
         custom_transforms/  this package
         docs/               README.md, the model card, and what it links to; data_license.txt
         models/             model.pt, model.ts
@@ -87,8 +87,8 @@ def _write_configs(folder: Path, name: str, *, label: bool) -> None:
         write_json(inference, ConfigParser.load_config_files([inference, source / "label.json"]))
     training = ConfigParser.load_config_files([source / "train.json", variant_path(name)])
     write_json(folder / "train.json", _packed_config(training))
-    for other in ("evaluate.json", "multi_gpu_train.json", "logging.conf"):
-        shutil.copyfile(source / other, folder / other)
+    for other in (source / "evaluate.json", source / "logging.conf", *source.glob("multi_gpu_*.json")):
+        shutil.copyfile(other, folder / other.name)
     own = {"_desc_": "This bundle as it is: what finds a variant by its name finds this one", "variant": name}
     write_json(folder / "variants" / f"{name}.json", own)
 
@@ -121,7 +121,7 @@ def _write_pack(folder: Path, name: str, *, label: bool, large_files: str | None
     metadata = ConfigParser.load_config_file(folder / "configs" / "metadata.json")
     rate = ConfigParser.load_config_file(folder / "configs" / "inference.json")["rate"]
     about = {"folder": folder.name, "description": metadata["description"], "suffix": BIDS_SUFFIXES[rate]}
-    write_documents(folder / "docs", model_card(name, **about))
+    write_documents(folder / "docs", model_card(name, **about, label=label))
     shutil.copyfile(bundle_path() / "LICENSE", folder / "LICENSE")
     shutil.copytree(_PACKAGE, folder / _PACKAGE.name, ignore=_NOT_VENDORED)
     if large_files:

@@ -19,7 +19,8 @@ from monai.bundle.properties import InferProperties, MetaProperties, TrainProper
 
 from custom_transforms.deploy.card import HEADINGS
 from custom_transforms.deploy.machine_paths import machine_paths
-from custom_transforms.deploy.zoo_network import check_network
+from custom_transforms.deploy.zoo_network import check_network, quiet
+from custom_transforms.provenance import file_sha256
 
 MAX_FILE_BYTES = 25_000_000
 CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
@@ -87,7 +88,13 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any], schema: Path | None
         yield f"version {version} is not in the changelog of metadata.json ({', '.join(changelog) or 'empty'})"
     if schema is not None:
         try:
-            verify_metadata(meta_file=str(path / "configs" / "metadata.json"), filepath=str(schema))
+            with quiet():
+                verify_metadata(
+                    meta_file=str(path / "configs" / "metadata.json"),
+                    filepath=str(schema),
+                    hash_val=file_sha256(schema),  # without one MONAI warns
+                    hash_type="sha256",
+                )
         except ValueError as error:
             yield f"metadata.json does not fit the schema: {' '.join(str(error).split())}"
 
