@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
+from custom_transforms.file_guard import check_image_file
 from custom_transforms.keys import LOCAL_FIELD, MAGNITUDE, MASK, R2PRIME, R2STAR
 from custom_transforms.transforms.base import image_name
 from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
@@ -51,8 +51,8 @@ def read_map(key: str, path: str) -> MetaTensor:
         FileNotFoundError: there is no such file.
         InputError: it is not a readable NIfTI file of that many dimensions with real numbers.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{key}: there is no file {path}; check the path")
+    with user_input():
+        check_image_file(key, path)
     try:
         image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):

@@ -7,10 +7,10 @@ ITK gives an affine in LPS+, the coordinates of DICOM; the world here is RAS+:
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import itk
@@ -24,7 +24,8 @@ from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from torch import Tensor
 
-from custom_transforms.checks import HAS_ORIENTATION, InputError
+from custom_transforms.checks import HAS_ORIENTATION, InputError, user_input
+from custom_transforms.file_guard import check_image_file, check_values
 from custom_transforms.transforms.geometry import check_same_grid, voxel_size_from_affine
 
 _NIBABEL_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".mgh", ".mgz")
@@ -106,6 +107,9 @@ def _read_itk(name: str, path: str) -> Volumes:
         component = reader.GetComponentTypeAsString(reader.GetComponentType())
         if pixel not in _SCALAR_PIXELS or (pixel != "scalar" and component in _COLOUR_COMPONENTS):
             raise InputError(f"{name} holds {component} values as {pixel}, such as colours; store real numbers")
+        shape = tuple(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions()))
+        with user_input():
+            check_values(name, (*shape, int(reader.GetNumberOfComponents())), int(reader.GetComponentSize()))
         kind = itk.Image if pixel == "scalar" else itk.VectorImage
         file = itk.ImageFileReader[kind[itk.F, reader.GetNumberOfDimensions()]].New(FileName=path)
         file.Update()
@@ -136,10 +140,13 @@ def read_image(key: str, path: str) -> Volumes:
         InputError: it cannot be read, is a single slice, has too many axes, or an affine that is sheared or no
             geometry at all.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{key}: there is no file {path}; check the path")
     name = f"{key} ({path})"
     read = _read_nibabel if path.lower().endswith(_NIBABEL_ENDINGS) else _read_itk
+    if read is _read_nibabel:
+        with user_input():
+            check_image_file(key, path)
     volumes = read(name, path)
     columns = np.linalg.norm(volumes.affine[:_DIMENSIONS, :_DIMENSIONS], axis=0)
     if not (np.isfinite(volumes.affine).all() and (columns > 0).all()):

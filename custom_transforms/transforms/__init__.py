@@ -10,6 +10,7 @@ simulation   the local field of two source maps
 augmentation random rotation, susceptibility scaling and B0 direction, the field recomputed
 stack        the image of all maps, which methods take
 axial        the isotropic grid along B0 that direct networks need
+files        files that are what their headers say
 label        one file a case with the settings of a request, for servers
 """
 
@@ -23,6 +24,7 @@ from .augmentation import (
 )
 from .axial import AxialFrame, AxialResampled
 from .field import LocalFieldToPpm, LocalFieldToPpmd, Normalise, Normalised
+from .files import CheckFilesd
 from .geometry import Geometryd, b0_direction_from_affine, voxel_size_from_affine
 from .label import RequestedSourced, RequestedUnitsd, SplitMapsd
 from .mask import ApplyMask, ApplyMaskd, Mask, Maskd
@@ -37,6 +39,7 @@ __all__ = [
     "ApplyMaskd",
     "AxialFrame",
     "AxialResampled",
+    "CheckFilesd",
     "Geometryd",
     "LocalFieldToPpm",
     "LocalFieldToPpmd",
