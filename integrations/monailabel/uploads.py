@@ -1,28 +1,25 @@
-"""Is an uploaded file one that this server takes? Read bounded, so that no file can fill memory or disk."""
+"""Is an uploaded file a case? Looked at before MONAI Label sees it."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 import re
-import zlib
+import shutil
+import tempfile
 from typing import BinaryIO
 
 import nibabel as nib
-from nibabel.spatialimages import HeaderDataError
+
+from custom_transforms.file_guard import check_image_file
 
 MAX_VALUES = 100_000_000
 """Values of all maps of a case together: three maps of 320 x 320 x 320."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.nii(\.gz)?")
-_HEADER_BYTES = {nib.Nifti1Header: 348, nib.Nifti2Header: 540}
-_MAX_OFFSET = 1 << 20  # bytes before the data; header extensions are small
-_CHUNK = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}(\.nii(?:\.gz)?)")
 
 
 def check_upload(stream: BinaryIO, name: str, *, max_values: int = MAX_VALUES) -> None:
-    """Read an upload once, from its header to its last value, and go back to its start.
+    """Compare an upload with its header, in a copy on disk and in little memory, and go back to its start.
 
     Args:
         stream: the file, seekable.
@@ -30,46 +27,23 @@ def check_upload(stream: BinaryIO, name: str, *, max_values: int = MAX_VALUES) -
         max_values: of all maps together.
 
     Raises:
-        ValueError: a name with anything but letters, digits, - and _, another format, a file that is truncated or
-            holds more than its header says, or too many values.
+        ValueError: a name with anything but letters, digits, - and _, another format, a file that does not hold what
+            its header says, one that is no 4-D volume of real numbers, or too many values.
     """
-    if not _NAME.fullmatch(name):
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise ValueError(f"the file's name must be letters, digits, - and _, then .nii or .nii.gz, got {name[:100]!r}")
-    try:
-        reader = gzip.GzipFile(fileobj=stream, mode="rb") if name.endswith(".gz") else stream
-        expected = _data_end(reader, max_values)
-        found = _length(reader, expected)
-    except (OSError, EOFError, zlib.error, HeaderDataError, OverflowError) as error:
-        raise ValueError(f"{name} cannot be read as NIfTI; it is damaged, truncated or of another format") from error
-    if found < expected:
-        raise ValueError(f"{name} is truncated: {found} bytes of {expected}; upload the whole file")
-    if found > expected:
-        raise ValueError(f"{name} holds more than its header says; write it again")
-    stream.seek(0)
-
-
-def _data_end(reader: BinaryIO | gzip.GzipFile, max_values: int) -> int:
-    """Check the header of an open file, and give the byte behind the last value."""
-    content = reader.read(max(_HEADER_BYTES.values()))
-    kind = next((kind for kind in _HEADER_BYTES if kind.may_contain_header(content)), None)
-    if kind is None or len(content) < _HEADER_BYTES[kind]:
-        raise EOFError
-    header = kind.from_fileobj(io.BytesIO(content[: _HEADER_BYTES[kind]]), check=True)
-    shape, dtype = tuple(int(size) for size in header.get_data_shape()), header.get_data_dtype()
+    with tempfile.NamedTemporaryFile(suffix=match[1]) as copy:
+        shutil.copyfileobj(stream, copy)
+        copy.flush()
+        stream.seek(0)
+        try:
+            check_image_file(name, copy.name)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f" ({copy.name})", "")) from None
+        image = nib.load(copy.name)
+        shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) != 4 or min(shape) < 2 or dtype.kind not in "iuf":
-        raise ValueError(f"expected one 4-D volume of real numbers, got shape {shape} and {dtype}; see the README")
+        raise ValueError(f"{name} must be one 4-D volume of real numbers, got shape {shape} and {dtype}")
     if math.prod(shape) > max_values:
-        raise ValueError(f"shape {shape} has more than {max_values} values; crop the maps to the head")
-    offset = float(header["vox_offset"])
-    if not _HEADER_BYTES[kind] <= offset <= _MAX_OFFSET:
-        raise HeaderDataError
-    return int(offset) + math.prod(shape) * dtype.itemsize
-
-
-def _length(reader: BinaryIO | gzip.GzipFile, expected: int) -> int:
-    """Count the bytes of a file, to one chunk behind the expected end at most."""
-    reader.seek(0)
-    found = 0
-    while found <= expected and (chunk := reader.read(_CHUNK)):
-        found += len(chunk)
-    return found
+        raise ValueError(f"{name} has more than {max_values} values, shape {shape}; crop the maps to the head")
