@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ignite import distributed as idist
-from monai.data import list_data_collate
+from monai.data import DistributedSampler, list_data_collate
 from monai.data.folder_layout import FolderLayoutBase
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from custom_transforms import keys
 
@@ -182,6 +182,29 @@ def _split(dataset_dir: str, cases: Sequence[Case], *, held_out: bool) -> list[C
     return [case for case in cases if (subject_name(case) in validation) == held_out]
 
 
+def share(dataset: Dataset, *, seed: int = 0, shuffle: bool = False) -> DistributedSampler:
+    """Share the volumes of a data set among the ranks.
+
+    Args:
+        dataset: volumes.
+        seed: see :func:`batch_loader`.
+        shuffle: in an order that differs from epoch to epoch, some of the volumes twice where their number is not a
+            multiple of the ranks, because all must take as many steps in training. Otherwise every volume once.
+
+    Returns:
+        The part of this rank; everything in a single process.
+
+    Raises:
+        ValueError: there are fewer volumes than ranks.
+    """
+    count, ranks = len(dataset), idist.get_world_size()  # type: ignore[arg-type]
+    if count < ranks:
+        raise ValueError(f"expected a volume for each of the {ranks} processes, got {count}; start {count} or fewer")
+    return DistributedSampler(
+        dataset, even_divisible=shuffle, num_replicas=ranks, rank=idist.get_rank(), shuffle=shuffle, seed=seed
+    )
+
+
 def batch_loader(dataset: Dataset, *, seed: int = 0, shuffle: bool = False) -> DataLoader:
     """Load batches: those that the dataset makes itself, or else one volume at a time.
 
@@ -191,13 +214,14 @@ def batch_loader(dataset: Dataset, *, seed: int = 0, shuffle: bool = False) -> D
         shuffle: change the order of volumes in every epoch.
 
     Returns:
-        The loader; in distributed training each rank gets its share.
+        The loader; in distributed training each rank gets its share, see :func:`share`.
+
+    Raises:
+        ValueError: see :func:`share`.
     """
     if isinstance(dataset, IterableDataset):
         return DataLoader(dataset, batch_size=None)
-    sampler: DistributedSampler = DistributedSampler(
-        dataset, num_replicas=idist.get_world_size(), rank=idist.get_rank(), shuffle=shuffle, seed=seed
-    )
+    sampler = share(dataset, seed=seed, shuffle=shuffle)
     return DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=list_data_collate)
 
 

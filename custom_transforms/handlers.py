@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ignite import distributed as idist
@@ -58,6 +58,29 @@ class SetEpoch:
                 part.set_epoch(engine.state.epoch)
 
 
+class SameBuffers:
+    """Give all ranks the buffers of rank 0 when the validation starts, so that all score one and the same network.
+
+    The running statistics of batch normalisation come from the volumes of each rank alone. Parameters never differ.
+
+    Args:
+        network: the network that is trained, not wrapped.
+    """
+
+    def __init__(self, *, network: nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to an evaluator that runs on all ranks at the same time."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Send, or receive."""
+        for buffer in self.network.buffers():
+            sent = cast(torch.Tensor, idist.broadcast(buffer.contiguous(), src=0))
+            buffer.copy_(sent)
+
+
 class EarlyStop:
     """Stop the trainer when the validation metric has not improved for a number of epochs.
 
@@ -85,12 +108,24 @@ class EarlyStop:
             engine.terminate()
 
 
+def _read_on_rank_0(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint, if there is one, for all ranks: other machines may lack the file."""
+    content = [None]
+    if idist.get_rank() == 0 and path.is_file():
+        content = [torch.load(path, map_location="cpu", weights_only=True)]
+    if idist.get_world_size() > 1:
+        torch.distributed.broadcast_object_list(content, src=0)
+    return content[0]
+
+
 class Checkpoints:
     """Save ``last.pt`` (all state, after every epoch) and ``best.pt`` (weights alone), and resume from ``last.pt``.
 
     It comes before the validation in the list of handlers, and the validation runs when training starts: a run that
     was killed between an epoch and its validation then makes up for it. ``last.pt`` is replaced in one step, so that
-    there is a whole one at any time. In distributed training rank 0 saves and all ranks load.
+    there is a whole one at any time. In distributed training rank 0 saves, reads, and sends what it read to the others.
+
+    A trainer that runs again, as for every round of federated training, keeps the weights that it was given.
 
     Args:
         directory: folder of the checkpoints.
@@ -99,6 +134,7 @@ class Checkpoints:
         lr_scheduler: its learning-rate schedule.
         evaluator: the validation, which knows its best epoch.
         restart_finished: begin anew where the run in ``directory`` has come to its end, instead of refusing.
+        resume: False never looks for a ``last.pt``.
     """
 
     def __init__(
@@ -110,15 +146,18 @@ class Checkpoints:
         lr_scheduler: LRScheduler,
         evaluator: Evaluator,
         restart_finished: bool = False,
+        resume: bool = True,
     ) -> None:
         self.directory = Path(directory)
         self.parts: dict[str, Any] = {"model": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
         self.evaluator = evaluator
         self.restart_finished = restart_finished
+        self.resumes = resume
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
-        engine.add_event_handler(Events.STARTED, self.resume)
+        if self.resumes:
+            engine.add_event_handler(Events.STARTED, self.resume)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_last)
         self.evaluator.add_event_handler(Events.COMPLETED, self.save_best)
 
@@ -140,9 +179,9 @@ class Checkpoints:
             ValueError: that run is finished, or its epochs have another length.
         """
         path = self.directory / "last.pt"
-        if not path.is_file():
+        checkpoint = None if engine.state.iteration else _read_on_rank_0(path)
+        if checkpoint is None:
             return
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         trainer = checkpoint["trainer"]
         if trainer["epoch_length"] != engine.state.epoch_length:
             raise ValueError(

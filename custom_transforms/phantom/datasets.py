@@ -40,6 +40,8 @@ class SimulatedBatches(IterableDataset):
     """Batches of simulated measurements, each a function of (seed, rank, epoch, index) alone.
 
     Use it in a DataLoader with ``batch_size=None`` and no workers: it computes whole batches on the phantom's device.
+    In distributed training every rank has ``length`` batches of its own, or, with ``shared``, its part of those that
+    a single process would have.
 
     Args:
         phantom: (batch, generator) to tissue maps, such as :class:`RandomShapes`.
@@ -49,6 +51,10 @@ class SimulatedBatches(IterableDataset):
         simulation: from tissue to measured maps, in this order; :func:`ideal_simulation` if None.
         rate: "r2prime" or "r2star", which of them the image holds.
         device: where the phantom computes.
+        shared: all ranks together make ``length`` batches, those of rank 0 of N being 0, N, 2N, ...
+
+    Raises:
+        ValueError: fewer batches are shared than there are ranks.
     """
 
     def __init__(
@@ -61,7 +67,13 @@ class SimulatedBatches(IterableDataset):
         simulation: Sequence[Step] | None = None,
         rate: str = keys.R2PRIME,
         device: torch.device | str = "cpu",
+        shared: bool = False,
     ) -> None:
+        if shared and length < idist.get_world_size():
+            raise ValueError(
+                f"expected a batch for each of the {idist.get_world_size()} processes, got {length}; start fewer, or "
+                "simulate more (--val_length)"
+            )
         self.phantom = phantom
         self.batch_size = batch_size
         self.length = length
@@ -69,6 +81,7 @@ class SimulatedBatches(IterableDataset):
         self.simulation = ideal_simulation() if simulation is None else simulation
         self.rate = rate
         self.device = torch.device(device)
+        self.shared = shared
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,13 +89,17 @@ class SimulatedBatches(IterableDataset):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Give the number of batches in an epoch."""
-        return self.length
+        """Give the number of batches that this rank makes in an epoch."""
+        return len(self._indices())
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Make the batches of the current epoch."""
-        for index in range(self.length):
-            yield self.batch(_generator(self.device, self.seed, idist.get_rank(), self.epoch, index))
+        rank = 0 if self.shared else idist.get_rank()
+        for index in self._indices():
+            yield self.batch(_generator(self.device, self.seed, rank, self.epoch, index))
+
+    def _indices(self) -> range:
+        return range(idist.get_rank(), self.length, idist.get_world_size()) if self.shared else range(self.length)
 
     def batch(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Make one batch.

@@ -28,6 +28,7 @@ STACKS = [
     *(["train.json", variant, patch] for variant in VARIANTS for patch in ("evaluate.json", "quick.json")),
     *(["inference.json", variant] for variant in VARIANTS),
     ["inference.json", "uncertainty.json"],
+    ["inference.json", "multi_gpu_evaluate.json"],
     ["inference.json", "variants/unrolled_r2star.json", "uncertainty.json"],
     *(["inference.json", f"variants/{name}.json", "qsm.json"] for name in INVERSIONS),
 ]
@@ -67,6 +68,7 @@ def test_patches_change_what_is_there(patch: str) -> None:
     own = {
         "evaluate.json": {"section", "weights", "evaluating"},
         "multi_gpu_train.json": {"finalize"},
+        "multi_gpu_evaluate.json": {"finalize"},
         "train_uncertainty.json": {"head_channels", "method", "calibration_brain", "calibration"},
     }.get(patch, set())
     train = ConfigParser(read("train.json"))
