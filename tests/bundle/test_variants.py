@@ -61,7 +61,7 @@ def test_training_and_export(name: str, copy: Path, tmp_path: Path) -> None:
     before, frozen_before = weights(network, trained=True), weights(network, trained=False)
     parser.get_parsed_content("training")
 
-    assert torch.isfinite(torch.as_tensor(parser.get_parsed_content("train::trainer").state.output["loss"]))
+    assert torch.isfinite(torch.as_tensor(parser.get_parsed_content("train::trainer").state.output[0]["loss"]))
     after, frozen_after = weights(network, trained=True), weights(network, trained=False)
     changed = [key for key, value in before.items() if not torch.equal(value, after[key])]
     assert len(changed) > len(before) / 2
