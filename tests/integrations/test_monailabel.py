@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ CASE = nifti(np.ones((4, 4, 4, 3), np.float32))
 HEADER = nib.Nifti1Header.from_fileobj(io.BytesIO(CASE))
 
 
+def bomb(mib: int) -> bytes:
+    """A case that unpacks to much more than it says."""
+    packer = zlib.compressobj(1, wbits=31)
+    return b"".join([packer.compress(CASE), *(packer.compress(bytes(1 << 20)) for _ in range(mib)), packer.flush()])
+
+
 def with_shape(*shape: int) -> bytes:
     header = HEADER.copy()
     header["dim"][: len(shape) + 1] = (len(shape), *shape)
@@ -66,7 +73,7 @@ HOSTILE = {
     "negative dimensions": (with_shape(-4, 4, 4, 3), "case.nii", "header that cannot be used"),
     "truncated gzip": (gzip.compress(CASE)[:-30], "case.nii.gz", "damaged"),
     "truncated data": (CASE[:-5], "case.nii", "cut short: "),
-    "gzip bomb": (gzip.compress(CASE + bytes(50_000_000)), "case.nii.gz", "holds more than that"),
+    "gzip bomb": (bomb(50), "case.nii.gz", "holds more than that"),
     "wrong checksum": (gzip.compress(CASE)[:-8] + bytes(8), "case.nii.gz", "damaged"),
     "no image": (b"hello" * 1000, "case.nii", "damaged"),
     "empty": (b"", "case.nii.gz", "damaged"),
@@ -122,6 +129,12 @@ class Server:
     url: str
     model: str
     work: Path
+    pid: int
+
+    def peak_mib(self) -> float:
+        """Most memory that the server has held."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
     def infer(self, image: str, **settings: Any) -> nib.Nifti1Image:
         content = client.infer(self.url, self.model, image, settings)
@@ -165,7 +178,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(url, process, log)
-        yield Server(url, pack.name, work)
+        yield Server(url, pack.name, work, process.pid)
         assert process.poll() is None, "the server died during the tests"
     finally:
         process.terminate()
@@ -279,7 +292,8 @@ def test_other_routes_and_hosts_are_shut(server: Server, case: bytes) -> None:
 
 @live
 def test_hostile_files_leave_the_server_alive(server: Server, case: bytes) -> None:
-    for content, name, _ in HOSTILE.values():
+    before_mib = server.peak_mib()
+    for content, name, _ in [*HOSTILE.values(), (bomb(1500), "bomb.nii.gz", "")]:
         assert server.put("hostile", content, name).status_code == 422
         direct = requests.post(
             f"{server.url}/infer/{server.model}?output=image",
@@ -288,6 +302,7 @@ def test_hostile_files_leave_the_server_alive(server: Server, case: bytes) -> No
             timeout=TIMEOUT_S,
         )
         assert direct.status_code == 422
+    assert server.peak_mib() < before_mib + 200
     assert "hostile" not in requests.get(f"{server.url}/datastore/?output=all", timeout=TIMEOUT_S).text
     assert server.infer("head", source=keys.CHI_DIA).get_fdata().any()
 

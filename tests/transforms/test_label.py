@@ -27,8 +27,8 @@ def maps():
     return {"local_field": field - 0.5, "r2prime": 20 * rate, "mask": mask}
 
 
-def label_config(**settings):
-    files = [str(CONFIGS / name) for name in ("inference.json", "label.json")]
+def label_config(*variants, **settings):
+    files = [str(CONFIGS / name) for name in ("inference.json", *variants, "label.json")]
     config = ConfigParser(ConfigParser.load_config_files(files))
     config.update({"bundle_root": "", "datalist": [], "weights": False, **settings})
     return config
@@ -63,6 +63,14 @@ def test_one_file_is_prepared_as_three(tmp_path, maps, request_settings, config_
     torch.testing.assert_close(image.affine, expected.affine)
     default = label_config().get_parsed_content("preprocessing")({"image": case})["image"]
     assert torch.equal(image, default) is not bool(request_settings)
+
+
+def test_variants_name_their_own_maps(tmp_path, maps):
+    case = save(tmp_path / "case.nii.gz", torch.cat(list(maps.values())).permute(1, 2, 3, 0).numpy())
+    data = label_config("variants/unrolled_r2star.json").get_parsed_content("preprocessing")({"image": case})
+    inside = maps["mask"] > 0
+    assert "r2prime" not in data
+    assert torch.allclose(data["image"][1:2].as_tensor()[inside], maps["r2prime"][inside] / relaxivity_at(3.0))
 
 
 def test_settings_of_the_config_are_the_defaults(maps):
