@@ -15,7 +15,7 @@ from monai.bundle.config_item import ComponentLocator
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = sorted(path.name for path in (BUNDLE / "configs").glob("*.json") if path.name != "metadata.json")
-OF_INFERENCE = ["qsm.json", "uncertainty.json"]
+OF_INFERENCE = ["label.json", "qsm.json", "uncertainty.json"]
 PATCHES = sorted(set(CONFIGS) - {"train.json", "inference.json", "preprocess.json", *OF_INFERENCE})
 VARIANTS = sorted(f"variants/{path.name}" for path in (BUNDLE / "configs/variants").iterdir())
 INVERSIONS = ("tikhonov", "tkd", "tv", "medi", "qsmnet", "qsmnet_plus")
@@ -28,6 +28,7 @@ STACKS = [
     *(["train.json", variant, patch] for variant in VARIANTS for patch in ("evaluate.json", "quick.json")),
     *(["inference.json", variant] for variant in VARIANTS),
     ["inference.json", "uncertainty.json"],
+    ["inference.json", "label.json"],
     ["inference.json", "multi_gpu_evaluate.json"],
     ["inference.json", "variants/unrolled_r2star.json", "uncertainty.json"],
     *(["inference.json", f"variants/{name}.json", "qsm.json"] for name in INVERSIONS),
