@@ -184,11 +184,11 @@ def test_no_path_of_this_machine(pack: Path, tmp_path: Path) -> None:
 def test_label_config_takes_one_file(tmp_path: Path) -> None:
     module._write_configs(tmp_path, "unrolled", label=True)
     config = json.loads((tmp_path / "inference.json").read_text())
-    assert config["preprocessing"]["transforms"][0] == {
-        "_target_": "LoadImaged",
-        "keys": "image",
-        "reader": config["preprocessing"]["transforms"][0]["reader"],
-    }
+    loaded = [step["keys"] for step in config["preprocessing"]["transforms"] if step["_target_"] == "LoadImaged"]
+    assert loaded == ["image"]
+    module._write_configs(tmp_path / "plain", "unrolled", label=False)
+    plain = json.loads((tmp_path / "plain/inference.json").read_text())["preprocessing"]["transforms"]
+    assert [step["keys"] for step in plain if step["_target_"] == "LoadImaged"] == ["@maps"]
     data_format = json.loads((tmp_path / "metadata.json").read_text())["network_data_format"]
     assert all(key.isdigit() for side in data_format.values() for key in next(iter(side.values()))["channel_def"])
 
