@@ -101,13 +101,16 @@ def _can_refine(stages: Sequence[Stage], provided: Collection[str], files: Mappi
     return float(sizes.max() / sizes.min()) < LONG_VOXELS
 
 
-def _refine(stages: Sequence[Stage], files: Mapping[str, str], made: Mapping[str, str], options: RunOptions) -> None:
+def _refine(
+    stages: Sequence[Stage], files: Mapping[str, str], made: Mapping[str, str], options: RunOptions, b0_tesla: float
+) -> None:
     """Remove the background of the total field again, given the sources that were found, and write the local field."""
-    inputs = (keys.TOTAL_FIELD, keys.MASK, keys.FIELD_QUALITY, keys.MAGNITUDE)
+    inputs = (keys.TOTAL_FIELD, keys.MASK, keys.FIELD_QUALITY, keys.MAGNITUDE, keys.R2PRIME, keys.R2STAR)
     maps: dict[Any, Any] = {key: read_map(key, files[key]) for key in inputs if key in files}
     sources = [read_map(key, made[key]) for key in (keys.CHI_PARA, keys.CHI_DIA) if key in made]
     # chi_total may have another reference; the sources themselves have the zero that their signs give
     maps[keys.CHI_TOTAL] = sources[0] - sources[1] if sources else read_map(keys.CHI_TOTAL, made[keys.CHI_TOTAL])
+    maps[keys.B0_TESLA] = b0_tesla
     direction = options.preprocessing.get("b0_direction")
     data = Geometryd(keys=keys.MASK, b0_direction=direction)(on_device(maps, choose_device(options.device)))
     stage = _background(stages)
@@ -161,7 +164,7 @@ def process_scan(scan: RawScan, options: RunOptions, output: Path, *, bar: bool 
             separation, made = _separate(files, options, b0_tesla, stage, scan.name)
             if options.refine and _can_refine(stages, scan.maps, files):
                 progress.begin("background_again")
-                _refine(stages, files, made, options)
+                _refine(stages, files, made, options, b0_tesla)
                 progress.begin("separation_again")
                 separation, made = _separate(files, options, b0_tesla, stage, scan.name)
             warnings = list(dict.fromkeys([*notes, *separation.warnings]))

@@ -19,12 +19,15 @@ from torch import Tensor
 from custom_transforms.classical.convergence import ResidualBar
 from custom_transforms.keys import (
     B0_DIRECTION,
+    B0_TESLA,
     CHI_TOTAL,
     FIELD_QUALITY,
     LOCAL_FIELD,
     MAGNITUDE,
     MASK,
     NOTES,
+    R2PRIME,
+    R2STAR,
     TOTAL_FIELD,
     VOXEL_SIZE_MM,
 )
@@ -42,6 +45,9 @@ _LARGEST_BALL_MM = 24.0
 _FAINT = 0.1  # as in the quality of the fitted field
 POOR_QUALITY = 0.1
 """Fields of a quality below this are not used."""
+TYPICAL_R2_PER_S_T = 13.0 / 3.0
+"""What is taken off R2* where there is no R2', over B0: 13 1/s at 3 T."""
+_REST = 1 / 3  # of the spread of the brain's sources, once a first estimate of them is taken out
 
 
 def field_weight(
@@ -109,8 +115,9 @@ class RemoveBackgroundd(Transform):
     PDF keeps the mask; V-SHARP reduces it to where the local field is known, and ``mask`` is written anew. Voxels
     without a usable field have no weight and get the field of the sources that PDF found, or the mean around them.
 
-    Where ``chi_total`` is there, a first estimate of the brain's sources, PDF sees what their field leaves of the total
-    field, and their field is added again: what it takes away from the local field is a share of the rest alone.
+    Where ``r2prime`` is there, or ``r2star``, PDF knows from it where in the brain sources can be. Where ``chi_total``
+    is there, a first estimate of the brain's sources, PDF sees what their field leaves of the total field, and their
+    field is added again: what it takes away from the local field is a share of the rest alone.
 
     Args:
         method: "pdf", "vsharp", or "pdf+vsharp", the second on what the first left.
@@ -159,7 +166,8 @@ class RemoveBackgroundd(Transform):
         geometry = voxel_size_mm.reshape(3), direction.reshape(3)
         chi = _plain(data.get(CHI_TOTAL), field)
         explained = torch.zeros_like(field) if chi is None else _field_of(mask * chi, *geometry)
-        local, known = self._remove(field - explained, mask, weight, *geometry)
+        interior = self.interior if chi is None else _REST * self.interior
+        local, known = self._remove(field - explained, mask, weight, geometry, _rate(data, field), interior)
         local = local + known * explained
         result = {**data, LOCAL_FIELD: with_meta_of(local, reference)}
         if self.method != "pdf":
@@ -168,10 +176,17 @@ class RemoveBackgroundd(Transform):
         return {**result, NOTES: [*data.get(NOTES, []), *found]} if found else result
 
     def _remove(
-        self, field: Tensor, mask: Tensor, weight: Tensor, voxel_size_mm: Tensor, direction: Tensor
+        self,
+        field: Tensor,
+        mask: Tensor,
+        weight: Tensor,
+        geometry: tuple[Tensor, Tensor],
+        rate: Tensor | None,
+        interior: float,
     ) -> tuple[Tensor, Tensor]:
         """Give the local field and the mask of where it is known."""
         known = (mask > 0.5).float()
+        voxel_size_mm, direction = geometry
         if self.method == "vsharp":
             field = fill(field, weight > 0, known, voxel_size_mm)
         else:
@@ -181,7 +196,8 @@ class RemoveBackgroundd(Transform):
                 voxel_size_mm,
                 direction,
                 weight=weight,
-                interior=self.interior,
+                rate=rate,
+                interior=interior,
                 tolerance=self.tolerance,
                 iterations=self.iterations,
                 progress=ResidualBar() if self.progress else None,
@@ -194,6 +210,14 @@ class RemoveBackgroundd(Transform):
 def _field_of(chi: Tensor, voxel_size_mm: Tensor, direction: Tensor) -> Tensor:
     """Give the field (1, X, Y, Z) of a susceptibility, both in ppm."""
     return DipoleConvolution()(chi[None], voxel_size_mm[None], direction[None])[0]
+
+
+def _rate(data: Mapping[Hashable, Any], like: Tensor) -> Tensor | None:
+    """Give R2', or what R2* less a typical R2 says of it, (1, X, Y, Z) in 1/s; None if neither is there."""
+    r2prime, r2star = (_plain(data.get(key), like) for key in (R2PRIME, R2STAR))
+    if r2prime is not None or r2star is None:
+        return r2prime
+    return (r2star - TYPICAL_R2_PER_S_T * float(data.get(B0_TESLA, 3.0))).clamp(min=0.0)
 
 
 def _plain(value: Any, like: Tensor) -> Tensor | None:

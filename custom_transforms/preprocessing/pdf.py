@@ -1,17 +1,22 @@
 r"""Background field removal by projection onto dipole fields (PDF), with room for the brain's own sources.
 
-    minimise over chi, c    1/2 |W (f - D chi - B c)|^2 / sigma^2 + 1/2 |chi / s|^2
-    local field = f - D chi_out - B c
+    minimise over chi, c    1/2 |W (f - D chi - A c)|^2 / sigma^2 + 1/2 |chi / s|^2
+    local field = f - D chi_out - A_1 c_1,    A = [A_1 | A_2] = [1, |x|^2 | D r, D r^2]
 
 f is the total field, chi the susceptibility on a grid with a margin around the brain, chi_out its part outside the
-mask, W the weight (0 outside the mask), s the standard deviation of chi: 1 outside and ``interior`` inside, and B c a
-constant and a multiple of |x|^2, which is no field of anything outside and is left by what is not a field, such as the
-phase of a coil.
+mask, W the weight (0 outside the mask) and s the standard deviation of chi: 1 outside and ``interior`` inside. A_1 c_1
+is a constant and a multiple of |x|^2, which is no field of anything outside and is left by what is not a field, such as
+the phase of a coil.
 
 In the PDF of 2011 the brain has no sources (interior = 0): what dipoles outside can explain is background, and a third
 of the local field goes with it, most near the rim. With a weak prior for the brain's own sources, as in total field
 inversion, the two compete, and the background takes what costs it less. The scale of s cancels; only ratios matter, and
 as chi is white noise that is sampled, they are the same for every voxel size.
+
+R2' says where these sources can be: |chi| <= R2' / Dr, so there are none in fluid. With r = R2' over its median, s in
+the brain is ``interior`` times r, and A_2 c_2 is the field of sources that follow r and its square. The smooth field of
+the brain's mean susceptibility, which looks like background, then stays with the detail that goes with it. No
+number of R2' enters but its shape, so its scale and Dr do not matter.
 
 References:
     Liu 2011, doi:10.1002/nbm.1670 (PDF); Liu 2017, doi:10.1002/mrm.26331 (total field inversion).
@@ -20,7 +25,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,10 +33,17 @@ from torch import Tensor
 from custom_transforms.classical.brain_box import BrainBox
 from custom_transforms.classical.convergence import Progress, Residual, StoppingRule
 from custom_transforms.physics.dipole import default_geometry, fast_fft_length, kernel_for
+from custom_transforms.preprocessing.pdf_model import (
+    FieldModel,
+    convolve_periodic,
+    curvature,
+    orthonormalise,
+    slice_profile,
+)
 
-_LONG, _PROFILE_POWER = 1.5, 4  # of voxels, over the shortest; of their profile
 _SIGMA = 0.003  # of the field over s outside: what the model leaves, not noise alone; with 0.01 the error is larger
-_PRECONDITIONER_POWER = 0.35  # by trial: 0 (none) and 0.65 need twice as many iterations, 1 many times as many
+_BACKGROUND_COLUMNS = 2
+_LEAST, _LARGEST = 0.1, 4.0  # of the rate over its median: fluid is never quite sure, and R2' near air is too large
 
 
 def margin_box(mask: Tensor, voxel_size_mm: Tensor, margin_mm: float) -> BrainBox:
@@ -41,79 +53,41 @@ def margin_box(mask: Tensor, voxel_size_mm: Tensor, margin_mm: float) -> BrainBo
     return replace(box, grid=[fast_fft_length(n + m) for n, m in zip(box.shape, margin, strict=True)])
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The linear model of the total field, on a grid.
-
-    Attributes:
-        kernel: D, (X, Y, Z // 2 + 1).
-        spread: s, (X, Y, Z).
-        weight: W / sigma, (X, Y, Z).
-        basis: B, orthonormal under the weight, (2, X, Y, Z).
-    """
-
-    kernel: Tensor
-    spread: Tensor
-    weight: Tensor
-    basis: Tensor
-
-    def field(self, chi: Tensor) -> Tensor:
-        """D chi, (X, Y, Z)."""
-        return torch.fft.irfftn(torch.fft.rfftn(chi).mul_(self.kernel), s=chi.shape)
-
-    def trend(self, weighted: Tensor) -> Tensor:
-        """B c that fits a weighted field best, not weighted, (X, Y, Z)."""
-        coefficients = torch.stack([(part * self.weight * weighted).sum() for part in self.basis])
-        return torch.einsum("n,nxyz->xyz", coefficients, self.basis)
-
-    def gradient(self, field: Tensor) -> Tensor:
-        """S D W (1 - P) W field, with P the projection onto W B."""
-        weighted = self.weight * field
-        weighted -= self.weight * self.trend(weighted)
-        return self.spread * self.field(self.weight * weighted)
-
-    def normal(self, y: Tensor) -> Tensor:
-        """The matrix of the normal equations, for y = chi / s."""
-        return self.gradient(self.field(self.spread * y)).add_(y)
-
-    def preconditioner(self) -> Tensor:
-        """A power of the diagonal of the normal equations without B."""
-        shape = self.weight.shape
-        squared = torch.fft.irfftn(torch.complex(self.kernel, torch.zeros_like(self.kernel)), s=shape).square_()
-        reach = torch.fft.irfftn(torch.fft.rfftn(squared) * torch.fft.rfftn(self.weight**2), s=shape)
-        return (1 + self.spread**2 * reach.clamp(min=0)) ** -_PRECONDITIONER_POWER
+def relative_rate(rate: Tensor, mask: Tensor) -> Tensor:
+    """Give r, a rate over its median in the mask, 0 to 4 and 1 where it is not finite; (1, X, Y, Z), 0 outside."""
+    inside = mask > 0.5
+    known = rate[inside & rate.isfinite()].clamp(min=0)
+    median = float(known.median()) if len(known) else 0.0
+    if not median > 0:
+        return inside.to(rate)
+    relative = (rate / median).clamp(0.0, _LARGEST)
+    return torch.where(inside, torch.where(rate.isfinite(), relative, 1.0), 0.0)
 
 
-def _slice_profile(grid: list[int], voxel_size_mm: Tensor) -> Tensor:
-    """Give what weakens the kernel along axes with long voxels, (X, Y, Z // 2 + 1), 0 to 1.
-
-        P(k) = sinc^4(k v)    along an axis with v > 1.5 v_min, else 1
-
-    A thick slice shows the mean of the field over itself, of sources that partly fill it. The sampled kernel of a point
-    rings from slice to slice instead. The power is by trial with 0.8 x 0.8 x 2 mm: 0, 2, 3, 4 leave errors of 29, 26,
-    25 and 24 % of the local field's SD.
-    """
-    lengths = [torch.fft.fftfreq(grid[0]), torch.fft.fftfreq(grid[1]), torch.fft.rfftfreq(grid[2])]
-    is_long = (voxel_size_mm > _LONG * voxel_size_mm.min()).tolist()
-    x, y, z = (torch.sinc(k) ** (_PROFILE_POWER * long) for k, long in zip(lengths, is_long, strict=True))
-    return (x[:, None, None] * y[:, None] * z).to(voxel_size_mm)
-
-
-def _basis(weight: Tensor, voxel_size_mm: Tensor) -> Tensor:
-    """Give 1 and |x|^2 about the middle, where the weight is not 0 and orthonormal under it, (2, X, Y, Z)."""
-    power = weight.double().square()
-    total = power.sum()
-    squares = torch.zeros_like(power)
-    for axis, (n, v) in enumerate(zip(weight.shape, voxel_size_mm.double(), strict=True)):
-        x = torch.arange(n, device=weight.device, dtype=torch.float64) * v
-        profile = power.sum(dim=[other for other in range(3) if other != axis])
-        squares += (x - (profile * x).sum() / total).square().reshape([-1 if i == axis else 1 for i in range(3)])
-    curved = torch.where(weight > 0, squares - (power * squares).sum() / total, 0.0)
-    length = (power * curved.square()).sum().sqrt().clamp(min=1e-12)
-    return torch.stack([torch.where(weight > 0, total.rsqrt(), 0.0), curved / length]).to(weight.dtype)
+def _model(
+    box: BrainBox,
+    brain: Tensor,
+    weight: Tensor,
+    geometry: tuple[Tensor, Tensor],
+    relative: Tensor | None,
+    interior: float,
+) -> FieldModel:
+    """Make the model on the grid of a box, all maps (X, Y, Z) on it."""
+    size, direction = geometry
+    kernel = kernel_for(box.grid, size, direction)[0, 0] * slice_profile(box.grid, size[0])
+    columns = [torch.ones_like(weight), curvature(weight, size[0])]
+    spread = torch.full_like(brain, interior)
+    if relative is not None:
+        columns += [convolve_periodic(relative**power, kernel) for power in (1, 2)]
+        spread = interior * relative.clamp(min=_LEAST)
+    stacked = torch.stack(columns)
+    weight = weight / _SIGMA
+    mixing, basis = orthonormalise(stacked, weight)
+    spread = torch.where(brain > 0, spread, 1.0)
+    return FieldModel(kernel=kernel, spread=spread, weight=weight, columns=stacked, mixing=mixing, basis=basis)
 
 
-def _solve(model: _Model, field: Tensor, rule: StoppingRule, progress: Progress | None) -> Tensor:
+def _solve(model: FieldModel, field: Tensor, rule: StoppingRule, progress: Progress | None) -> Tensor:
     """Minimise by preconditioned conjugate gradients; give chi, (X, Y, Z)."""
     scale = model.preconditioner()
     r = model.gradient(field)
@@ -145,6 +119,7 @@ def project_onto_dipole_fields(
     b0_direction: Tensor,
     *,
     weight: Tensor | None = None,
+    rate: Tensor | None = None,
     interior: float = 0.03,
     margin_mm: float = 10.0,
     tolerance: float = 2e-4,
@@ -160,7 +135,9 @@ def project_onto_dipole_fields(
         voxel_size_mm: (3,) in mm.
         b0_direction: (3,) unit vector in voxel axes.
         weight: W, (1, X, Y, Z), 0 to 1; 0 where the field was not measured. None is 1.
-        interior: s inside over s outside; 0 is the PDF of 2011.
+        rate: R2', (1, X, Y, Z) in any unit, 0 or more; or R2*, less what of it is R2. None: the brain's sources are
+            alike everywhere.
+        interior: s inside over s outside, at the median of the rate; 0 is the PDF of 2011 but for A_2.
         margin_mm: around the box of the brain, room for sources.
         tolerance: of the relative residual of the normal equations, at which the iteration stops.
         iterations: at most.
@@ -189,20 +166,17 @@ def project_onto_dipole_fields(
     if not bool((weight > 0).any()):
         raise ValueError("the weight is 0 everywhere in the mask: no voxel has a field; check field and quality map")
     box = margin_box(inside, voxel_size_mm[0], margin_mm)
+    relative = None if rate is None else box.cut(relative_rate(rate[None].to(total), inside))[0, 0]
     field, brain, weight = (box.cut(x)[0, 0] for x in (total.nan_to_num(0.0, 0.0, 0.0), inside, weight))
-    model = _Model(
-        kernel=kernel_for(box.grid, voxel_size_mm, b0_direction)[0, 0] * _slice_profile(box.grid, voxel_size_mm[0]),
-        spread=torch.where(brain > 0, interior, 1.0),
-        weight=weight / _SIGMA,
-        basis=_basis(weight / _SIGMA, voxel_size_mm[0]),
-    )
+    model = _model(box, brain, weight, (voxel_size_mm, b0_direction), relative, interior)
     local = _local_field(model, field, brain, _solve(model, field, StoppingRule(tolerance, iterations), progress))
     return box.restore(local[None, None])[0]
 
 
-def _local_field(model: _Model, field: Tensor, brain: Tensor, chi: Tensor) -> Tensor:
+def _local_field(model: FieldModel, field: Tensor, brain: Tensor, chi: Tensor) -> Tensor:
     """Take the field of the sources outside and the trend out of the total field."""
-    own = model.field(chi * brain)
-    local = field - model.field(chi * (1 - brain))
-    local -= model.trend(model.weight * (local - own))
+    own, outside = model.field(chi * brain), model.field(chi * (1 - brain))
+    parts = model.parts(field - outside - own)
+    own += parts[_BACKGROUND_COLUMNS:].sum(dim=0)
+    local = field - outside - parts[:_BACKGROUND_COLUMNS].sum(dim=0)
     return brain * torch.where(model.weight > 0, local, own)

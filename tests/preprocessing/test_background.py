@@ -190,3 +190,20 @@ def test_fill_far_from_what_is_known_stays_within_memory():
     filled = fill(torch.where(known, 3.0, torch.nan), known, mask, torch.full((3,), 0.3))
     assert torch.allclose(filled, torch.full_like(mask, 3.0), atol=1e-4)
     assert fill(torch.ones_like(mask), torch.zeros_like(known), mask, torch.ones(3)).abs().max() == 0
+
+
+def test_rates_inform_pdf(head: dict[str, Tensor], results: dict):
+    """R2' as it is, or R2* less 13 1/s at 3 T; the latter is what is left when the former is not there."""
+    affine = torch.diag(torch.tensor([*VOXEL_MM, 1.0], dtype=torch.float64))
+    r2prime = 137 * head["own"].abs() * head["mask"]
+
+    def removed(**rates: Tensor | float) -> dict:
+        maps = {key: MetaTensor(rate, affine=affine) for key, rate in rates.items() if isinstance(rate, Tensor)}
+        return RemoveBackgroundd(iterations=40)(as_data(head, **rates | maps))
+
+    by_r2prime = removed(r2prime=r2prime, r2star=0 * r2prime)
+    assert relative_error(by_r2prime, head) < relative_error(results["pdf"], head)
+    for b0_tesla, same in ((3.0, True), (7.0, False)):
+        found = removed(r2star=r2prime + 13.0, b0_tesla=b0_tesla)[keys.LOCAL_FIELD].as_tensor()
+        expected = by_r2prime[keys.LOCAL_FIELD].as_tensor()
+        assert ((found - expected).norm() < 0.05 * expected.norm()) == same

@@ -59,7 +59,14 @@ def oblique() -> Ball:
     return Ball(*CASES["oblique"])
 
 
-def dense_local_field(field: Tensor, mask: Tensor, weight: Tensor, geometry: tuple[Tensor, Tensor], interior: float):
+def dense_local_field(
+    field: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    geometry: tuple[Tensor, Tensor],
+    interior: float,
+    rate: Tensor | None = None,
+):
     """The minimiser at the head of the module by a dense solver in float64, on the same periodic grid."""
     box = margin_box(mask[None], geometry[0], 10.0)
     n = int(np.prod(box.grid))
@@ -67,15 +74,20 @@ def dense_local_field(field: Tensor, mask: Tensor, weight: Tensor, geometry: tup
     d = DipoleConvolution(padding=0)(units, geometry[0][None].double(), geometry[1][None].double())
     d = d.reshape(n, n).T.numpy()
     f, brain, w = (box.cut(x[None])[0, 0].double().flatten().numpy() for x in (field * mask, mask, weight * mask))
-    s = np.where(brain > 0, interior, 1.0)
+    r = np.ones(n) if rate is None else box.cut((rate * mask)[None])[0, 0].double().flatten().numpy()
+    r = np.clip(r / np.quantile(r[brain > 0], 0.5, method="lower"), 0, 4)
+    s = np.where(brain > 0, interior * np.maximum(r, 0.1), 1.0)
     index = np.indices(box.grid).reshape(3, n) * geometry[0].double().numpy()[:, None]
     basis = np.stack([np.ones(n), (index**2).sum(0) - 2 * (index @ w**2 / (w**2).sum()) @ index], axis=1)
+    if rate is not None:
+        basis = np.concatenate([basis, np.stack([d @ (brain * r), d @ (brain * r**2)], axis=1)], axis=1)
     rows = np.concatenate([w[:, None] * d * s / pdf._SIGMA, w[:, None] * basis / pdf._SIGMA], axis=1)
-    prior = np.concatenate([np.eye(n), np.zeros((n, 2))], axis=1)
+    prior = np.concatenate([np.eye(n), np.zeros((n, basis.shape[1]))], axis=1)
     right = np.concatenate([w * f / pdf._SIGMA, np.zeros(n)])
     solution = np.linalg.lstsq(np.concatenate([rows, prior]), right)[0]
-    chi, trend = s * solution[:n], basis @ solution[n:]
-    local = np.where(w > 0, f - d @ (chi * (1 - brain)) - trend, d @ (chi * brain)) * brain
+    chi, c = s * solution[:n], solution[n:]
+    own = d @ (chi * brain) + basis[:, 2:] @ c[2:]
+    local = np.where(w > 0, f - d @ (chi * (1 - brain)) - basis[:, :2] @ c[:2], own) * brain
     return box.restore(torch.from_numpy(local).reshape(1, 1, *box.grid))[0]
 
 
@@ -94,6 +106,42 @@ def test_agrees_with_the_dense_solution():
     assert (found - expected).norm() < 1e-6 * expected.norm()
     other = project_onto_dipole_fields(field.double(), mask, voxel_size_mm, direction, **options | {"interior": 0.3})
     assert (other - expected).norm() > 0.02 * expected.norm()
+    rate = 50 * torch.rand(mask.shape, generator=generator) * mask
+    expected = dense_local_field(field, mask, weight, (voxel_size_mm, direction), 0.1, rate)
+    for factor in (1.0, 137.0):  # the scale of the rate does not matter
+        own = {"rate": factor * rate, **options}
+        found = project_onto_dipole_fields(field.double(), mask, voxel_size_mm, direction, **own)
+        assert (found - expected).norm() < 1e-6 * expected.norm()
+
+
+@pytest.fixture
+def paramagnetic(ball: Ball) -> dict[str, Tensor]:
+    """Sources that are mostly paramagnetic and absent in fluid, which makes their mean matter."""
+    fluid = (ball.position_mm / torch.tensor([30.0, 14.0, 10.0])[:, None, None, None]).norm(dim=0)[None] < 1
+    share = torch.where(fluid, 0.05, 1 + 0.4 * ball.chi_ppm / 0.03).clamp(min=0.05) * ball.mask
+    chi = 0.02 * share + 0.3 * torch.where(fluid, 0.0, ball.chi_ppm)
+    return {"rate": 6 * share, "local": ball.mask * ball.dipole(chi)}
+
+
+def error_of(local: Tensor, truth: Tensor, ball: Ball) -> float:
+    return float((local - truth)[ball.deep].std() / truth[ball.deep].std())
+
+
+def test_rate_says_what_is_the_brains_own(ball: Ball, paramagnetic: dict[str, Tensor]):
+    field, rate = paramagnetic["local"] + ball.background, paramagnetic["rate"]
+    blind, told, misled = (ball.remove(field, rate=r, iterations=40) for r in (None, rate, rate.flip(1)))
+    errors = [error_of(local, paramagnetic["local"], ball) for local in (blind, told, misled)]
+    assert errors[1] < 0.7 * errors[0]
+    assert errors[2] > 1.3 * errors[1]
+
+
+def test_rate_with_holes_is_used_and_one_without_values_is_not(oblique: Ball):
+    field = oblique.local + oblique.background
+    rate = torch.where(torch.arange(oblique.shape[2]) % 7 == 0, torch.nan, 5.0 * torch.ones_like(field))
+    assert oblique.remove(field, rate=rate, iterations=5).isfinite().all()
+    for empty in (torch.zeros_like(field), torch.full_like(field, torch.nan)):
+        even = oblique.remove(field, rate=torch.ones_like(field), iterations=5)
+        assert torch.equal(oblique.remove(field, rate=empty, iterations=5), even)
 
 
 def test_nothing_is_left_of_a_background_alone(ball: Ball):
