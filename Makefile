@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types clean
+.PHONY: help env demo test doors lint types audit clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,19 @@ demo: env  ## simulate one subject, reconstruct it with the shipped weights, com
 test: lint types  ## environment, lint, types and tests
 	$(BIN)/pytest
 
+doors: env  ## slow doors: exports, packs, MONAI Label and Deploy, processes; the record is benchmarks/doors.md
+	$(BIN)/python tests/doors.py
+
 lint: env  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: env  ## mypy
 	$(BIN)/mypy
+
+audit: env  ## known weaknesses of the pinned packages; needs the vulnerability service
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean:  ## remove results, packages and caches; the environment stays
 	rm -rf demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
