@@ -13,11 +13,43 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from custom_transforms.checks import InputError
 
 _SCANNER = 1  # NIfTI code of an affine that leads to the scanner's coordinates
+
+
+def _first_existing(folder: Path) -> Path:
+    return next(parent for parent in folder.absolute().parents if parent.exists())
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Refuse a folder to which another process writes: results of two of them would be mixed.
+
+    Where a file system has no locks, or nothing can be written, the folder is taken as it is.
+
+    Args:
+        folder: where the files shall go; it need not exist.
+
+    Raises:
+        InputError: another process has it.
+    """
+    lock = FileLock(_first_existing(folder) / f".chisep-{folder.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another chisep writes to {folder}; wait for its end, or choose another --output") from error
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before the release: who waits for this file makes a new one
+        lock.release()
 
 
 @contextmanager
@@ -32,7 +64,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: nothing can be written there.
     """
-    existing = next(parent for parent in folder.absolute().parents if parent.exists())
+    existing = _first_existing(folder)
     try:
         if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise NotADirectoryError

@@ -10,7 +10,7 @@ import numpy as np
 from custom_transforms import keys
 from custom_transforms.checks import InputError, user_input
 from custom_transforms.options import Settings, choose_device, choose_relaxivities, choose_variant
-from custom_transforms.output import staged_folder, write_json
+from custom_transforms.output import only_writer, staged_folder, write_json
 from custom_transforms.physics import hz_per_ppm
 from custom_transforms.report.figures import save_maps_figure
 from custom_transforms.separation import MAPS, SourceSeparation
@@ -106,7 +106,7 @@ def reconstruct(
     )
     _tell("checking")
     maps, warnings = separation.check(files)
-    with staged_folder(Path(output)) as stage:
+    with only_writer(Path(output)), staged_folder(Path(output)) as stage:
         _tell("separating")
         result = separation(files, maps, warnings, stage)
         _draw(stage, [name for name in MAPS if name in result.names], result.note)

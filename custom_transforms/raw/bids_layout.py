@@ -12,6 +12,8 @@ from typing import Any
 
 from custom_transforms.checks import InputError
 
+from .headers import check_sidecar_size
+
 SHORT_ENTITIES = {"acquisition": "acq", "reconstruction": "rec", "direction": "dir", "run": "run"}
 """Entities that tell scans of one session apart, with what they are called in file names."""
 
@@ -78,10 +80,11 @@ def open_layout(root: Path, subjects: Sequence[str], *, derivative: bool = False
     """Index the files of some subjects with pybids.
 
     Raises:
-        InputError: no such folder, or a sidecar is not JSON.
+        InputError: no such folder, or a sidecar is not JSON or too large.
     """
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; check the path")
+    _check_sidecars(root, subjects)
     chosen = "|".join(map(re.escape, subjects))
     ignore = [re.compile(rf"/({'|'.join(_NOT_NEEDED)})(/|$)"), re.compile(r"/\.")]
     ignore.append(re.compile(rf"^/sub-(?!({chosen})(/|_|$))"))
@@ -92,10 +95,19 @@ def open_layout(root: Path, subjects: Sequence[str], *, derivative: bool = False
             indexer = BIDSLayoutIndexer(validate=False, index_metadata=True, ignore=ignore)
             known = ["bids", "derivatives"]  # names: the latter has label- and desc-, by which masks are told apart
             return BIDSLayout(root.absolute(), validate=False, is_derivative=derivative, config=known, indexer=indexer)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             file = re.search(r"filename='([^']*)'", str(error))
             damaged = file.group(1) if file else str(error).splitlines()[0]
             raise InputError(f"{root} cannot be read as a BIDS dataset; repair {damaged}, it is not JSON") from error
+
+
+def _check_sidecars(root: Path, subjects: Sequence[str]) -> None:
+    """Refuse sidecars that pybids would read whole, and that would fill the memory."""
+    inherited = list(root.glob("*.json"))
+    own = [file for label in subjects for file in (root / f"sub-{label}").rglob("*.json")]
+    for file in [*inherited, *own]:
+        if file.is_file():
+            check_sidecar_size(file)
 
 
 def images_of(layout: Any) -> list[Image]:

@@ -6,6 +6,7 @@ and UIH, ComplexImageComponent (0008,9208) of enhanced files such as those of Ca
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,22 @@ _TAGS: list[Any] = [
     "PerFrameFunctionalGroupsSequence",
     0x0043102F,
 ]
+_UNREADABLE = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+)
+"""What pydicom raises of a file that is damaged, or made to be."""
+
 _GE_PART = 0x0043102F
 _GE_PARTS = {0: "magnitude", 1: "phase", 2: "real", 3: "imaginary"}
 _PART_WORDS = {
@@ -130,7 +147,7 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Dataset]]:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             header.get("ImageType")
-        except (InvalidDicomError, OSError, EOFError, ValueError):
+        except _UNREADABLE:
             continue
         if header.get("Modality", "MR") == "MR" and "Rows" in header:
             yield path, header

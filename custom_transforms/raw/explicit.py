@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from custom_transforms.checks import InputError
 
@@ -19,7 +19,7 @@ def file_list(files: Files) -> tuple[str, ...]:
     if files is None:
         return ()
     if isinstance(files, str):
-        return (files,) if Path(files).is_file() else tuple(part.strip() for part in files.split(",") if part.strip())
+        return (files,) if os.path.isfile(files) else tuple(part.strip() for part in files.split(",") if part.strip())
     return tuple(map(str, files))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -31,23 +32,36 @@ _WEAKEST_TESLA, _STRONGEST_TESLA = 0.01, 25.0
 _FEWEST_GAUSS, _MOST_GAUSS = 10000.0, 250000.0
 _FEWEST_MILLITESLA = 1000.0
 _OBLIQUE_DEG = 1.0
+_MOST_SIDECAR_BYTES = 2**24  # those of scanners have some kB
 _EXACT = 1e-4  # cosine that single precision and the rounding of headers leave
+
+
+def check_sidecar_size(sidecar: Path) -> None:
+    """Refuse a sidecar that is larger than 16 MiB.
+
+    Raises:
+        InputError: it is.
+    """
+    size = sidecar.stat().st_size
+    if size > _MOST_SIDECAR_BYTES:
+        raise InputError(f"the sidecar {sidecar} has {size} bytes, more than any scanner writes; repair or remove it")
 
 
 def read_sidecar(image: str) -> dict[str, Any]:
     """Read the JSON file beside an image, the same name but for the ending; empty if there is none.
 
     Raises:
-        InputError: it is not JSON.
+        InputError: it is not JSON, or is larger than 16 MiB.
     """
     path = Path(image)
     name = path.name.removesuffix(".gz")
     sidecar = path.with_name(name.rsplit(".", 1)[0] + ".json")
-    if not sidecar.is_file():
+    if not os.path.isfile(sidecar):
         return {}
+    check_sidecar_size(sidecar)
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"the sidecar {sidecar} is not JSON; repair or remove it") from error
     return content if isinstance(content, dict) else {}
 
@@ -58,10 +72,21 @@ def echo_times_of(sidecars: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
     for sidecar in sidecars:
         entry = sidecar.get("EchoTime")
         for value in entry if isinstance(entry, list | tuple) else [entry]:
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = number_of(value)
+            if number is None:
                 return ()
-            times.append(float(value))
+            times.append(number)
     return tuple(times)
+
+
+def number_of(value: object) -> float | None:
+    """Give a number of a sidecar; None for anything else, and for whole numbers beyond double precision."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def first_entry(sidecars: Sequence[Mapping[str, Any]], key: str) -> Any:
@@ -83,11 +108,12 @@ def scanner_of(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     field = first_entry(sidecars, "MagneticFieldStrength")
     orientation = first_entry(sidecars, "ImageOrientationPatientDICOM")
-    known = isinstance(orientation, list | tuple) and len(orientation) == 6
+    cosines = [number_of(value) for value in orientation] if isinstance(orientation, list | tuple) else []
+    known = len(cosines) == 6 and all(value is not None and math.isfinite(value) for value in cosines)
     return {
-        "b0_tesla": float(field) if isinstance(field, int | float) else None,
+        "b0_tesla": number_of(field),
         "vendor": vendor_of(first_entry(sidecars, "Manufacturer")),
-        "sidecar_orientation": tuple(map(float, orientation)) if known else None,
+        "sidecar_orientation": tuple(cosines) if known else None,
     }
 
 
