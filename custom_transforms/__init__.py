@@ -25,6 +25,9 @@ The map of the package:
     weights.py     weights files
     precision.py   where bfloat16 is fast
     overrides.py   refuses misspelt options of the configs
+    run_record.py  what every training and evaluation leaves behind: config, data statement, commit
+    processes.py   several processes that share cases
+    file_guard.py  image files compared with their headers before they are read
     cohort.py      several head orientations, their COSMOS labels, the split of the subjects
     registration.py, alignment.py
                    rigid registration of head orientations and of contrasts, and a common grid
