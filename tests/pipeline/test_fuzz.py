@@ -32,7 +32,7 @@ from custom_transforms.pipeline.preprocess import (
 )
 from custom_transforms.raw import explicit_scan, load_scan
 
-BACKGROUND = 5  # index of the stage in preprocess.json
+BACKGROUND = 9  # its place among the stages of preprocess.json
 FEW_ITERATIONS = {
     f"preprocessing#transforms#{BACKGROUND}#transform#iterations": 5,
     f"preprocessing#transforms#{BACKGROUND}#transform#radii_mm": [8.0, 4.0],  # larger balls on small voxels are slow
